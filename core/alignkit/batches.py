@@ -1,0 +1,128 @@
+"""Tensors that move through training: padded token batches and rollouts.
+
+Shape suffixes: B rows, T tokens, N trainable tokens of a batch in row-major order, H hidden, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignkit.records import FinishReason, Prompt
+
+
+class Head(NamedTuple):
+    """The vocabulary projection: logits = softcap(scale * (h @ weight.T + bias))."""
+
+    weight_VH: Tensor
+    bias_V: Tensor | None = None
+    softcap: float | None = None
+    scale: float = 1.0
+
+
+class Row(NamedTuple):
+    """One sequence: `target[t]` says that the log-prob of token t is wanted (never at t = 0).
+
+    `positions` restart at 0 for each document of a packed row; None means 0, 1, 2, …
+    """
+
+    ids: Sequence[int]
+    target: Sequence[bool]
+    positions: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Rows padded on the right, with explicit masks: the pad token may equal the end token."""
+
+    ids_BT: Tensor
+    mask_BT: Tensor
+    target_BT: Tensor
+    positions_BT: Tensor
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> "TokenBatch":
+        """Pad `rows` to the longest. Raises ValueError for an empty row or a target at position 0."""
+        length = max(len(r.ids) for r in rows)
+        ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+        mask = torch.zeros((len(rows), length), dtype=torch.bool)
+        target = torch.zeros((len(rows), length), dtype=torch.bool)
+        positions = torch.arange(length).repeat(len(rows), 1)
+        for b, row in enumerate(rows):
+            n = len(row.ids)
+            if n == 0 or len(row.target) != n or row.target[0]:
+                raise ValueError("a row needs at least one token, one target flag per token and none at position 0")
+            ids[b, :n] = torch.as_tensor(row.ids, dtype=torch.long)
+            mask[b, :n] = True
+            target[b, :n] = torch.as_tensor(row.target, dtype=torch.bool)
+            if row.positions is not None:
+                positions[b, :n] = torch.as_tensor(row.positions, dtype=torch.long)
+                # Padding becomes documents of one token each, so that it never joins the last document.
+                positions[b, n:] = 0
+        return cls(ids.to(device), mask.to(device), target.to(device), positions.to(device))
+
+    @property
+    def targets_N(self) -> Tensor:
+        """Token ids whose log-prob is wanted, row-major."""
+        return self.ids_BT[self.target_BT]
+
+    @property
+    def tokens(self) -> int:
+        """Trainable tokens."""
+        return int(self.target_BT.sum())
+
+    def select(self, hidden_BTH: Tensor) -> Tensor:
+        """Hidden states that predict the target tokens: [B, T, …] -> [N, …] (position t - 1 predicts token t)."""
+        return hidden_BTH[:, :-1][self.target_BT[:, 1:]]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Completions sampled from one policy at one temperature.
+
+    `completion_ids[b]` ends with the first stop token (kept) or at the length limit. Token ids are what was sampled
+    and are never re-tokenised. `sampler_logp_BT` are log-probs of the sampling distribution after temperature,
+    top-k and top-p, zero behind the end; None from a sampler that gives none.
+    """
+
+    prompts: tuple[Prompt, ...]
+    prompt_ids: tuple[tuple[int, ...], ...]
+    completion_ids: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    finish: tuple[FinishReason, ...]
+    group_B: Tensor
+    temperature: float
+    sampler_logp_BT: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def mask_BT(self) -> Tensor:
+        """True for each completion token, [B, T] with T the longest completion."""
+        lengths = torch.tensor([len(c) for c in self.completion_ids])
+        return torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
+
+    def rows(self, indices: Sequence[int] | None = None) -> list[Row]:
+        """Prompt + completion as training rows, targets on the completion."""
+        chosen = range(len(self)) if indices is None else indices
+        return [
+            Row(
+                self.prompt_ids[b] + self.completion_ids[b],
+                [False] * len(self.prompt_ids[b]) + [True] * len(self.completion_ids[b]),
+            )
+            for b in chosen
+        ]
+
+    def with_texts(self, texts: Sequence[str]) -> "Rollout":
+        """The same rollout with other decoded texts."""
+        return replace(self, texts=tuple(texts))
+
+
+def scatter(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """[N] row-major values back to [B, T], zero elsewhere."""
+    out_BT = torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device)
+    out_BT[mask_BT] = values_N
+    return out_BT

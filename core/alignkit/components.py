@@ -1,0 +1,57 @@
+"""What a plugin registers: a frozen description of a component and the function that builds it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from alignkit.context import BuildContext
+
+API_VERSION = 1
+
+Kind = Literal[
+    "policy",
+    "reward_source",
+    "advantage",
+    "optimizer_stage",
+    "step",
+    "sampler",
+    "data_format",
+    "kernel",
+    "tracker",
+    "launcher",
+    "command",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Config(BaseModel):
+    """Base of every component's options: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class NoConfig(Config):
+    """For components without options."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One thing a recipe can name.
+
+    `build(config, context)` returns an object that satisfies the Protocol of the component's kind
+    (`alignkit.protocols`). It is called only when a recipe names the component, so heavy imports belong inside it.
+    """
+
+    name: str
+    build: Callable[[Any, "BuildContext"], Any]
+    config: type[BaseModel] = NoConfig
+    summary: str = ""
+    api: int = API_VERSION
+    # Called with the validated config before a run starts; raises UserError for what can be known by then (a
+    # missing file, a folder that is no model). It writes nothing.
+    check: Callable[[Any], None] | None = None
+    # `keeps_partial` (steps): the folder of an unfinished step is left as it is for the next try.
+    tags: frozenset[str] = field(default_factory=frozenset)

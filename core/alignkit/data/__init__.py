@@ -1,0 +1,1 @@
+"""Records on disk, and the readers of source files."""

@@ -1,0 +1,107 @@
+"""What makes a step the same step: options, inputs, files, component versions, seed."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from alignkit.components import Kind
+from alignkit.files import digest, file_digest
+from alignkit.manager import PluginManager
+from alignkit.recipe.check import references, resolve, slots
+from alignkit.recipe.model import ComponentSpec, Recipe, StepSpec, Volatile
+
+# Weights of large models are identified by size and time: hashing 15 GB before each start would take half a minute.
+HASHED_BYTES = 256 * 1024 * 1024
+
+
+def derived_seed(seed: int, *parts: object) -> int:
+    """A seed of its own for each step and round, the same on every machine."""
+    text = "/".join(str(p) for p in (seed, *parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % (2**31)
+
+
+def step_identity(
+    recipe: Recipe, step: StepSpec, round: int, manager: PluginManager, inputs: dict[str, str]
+) -> dict[str, Any]:
+    """Everything a step's result depends on, as plain data. `inputs`: reference -> hash of the step it names."""
+    spec = ComponentSpec(name=step.step, **step.options)
+    options = {"step": step.step, **step.options}
+    policy = {"name": recipe.policy.name, **recipe.policy.options}
+    components: dict[str, str] = {}
+    volatile: set[str] = set()
+    _collect(manager, "step", spec, components, volatile)
+    _collect(manager, "policy", recipe.policy, components, volatile)
+    files = path_fingerprints({"options": options, "policy": policy})
+    return {
+        "options": options,
+        "policy": policy,
+        "seed": derived_seed(recipe.seed, round, step.id),
+        "kernels": recipe.kernels,
+        "components": components,
+        "inputs": inputs,
+        "files": {path: mark for path, mark in files.items() if path not in volatile},
+    }
+
+
+def _collect(
+    manager: PluginManager, kind: Kind, spec: ComponentSpec, versions: dict[str, str], volatile: set[str]
+) -> None:
+    resolved = resolve(manager, kind, spec)
+    versions[f"{kind}:{resolved.registered.reference}"] = resolved.registered.version
+    for name, field in type(resolved.config).model_fields.items():
+        if any(isinstance(m, Volatile) for m in field.metadata):
+            volatile.add(str(getattr(resolved.config, name)))
+    for inner_kind, inner, _ in slots(resolved.config):
+        _collect(manager, inner_kind, inner, versions, volatile)
+
+
+def input_references(recipe: Recipe, step: StepSpec) -> list[str]:
+    """References a step depends on, those of the recipe's policy included."""
+    found = [text for text, _ in references(step.options)]
+    found += [text for text, _ in references(recipe.policy.options)]
+    return sorted(set(found))
+
+
+def path_fingerprints(data: Any) -> dict[str, str]:
+    """Fingerprint of every existing file or folder that a text in `data` names."""
+    if isinstance(data, dict):
+        return {k: v for value in data.values() for k, v in path_fingerprints(value).items()}
+    if isinstance(data, list | tuple):
+        return {k: v for value in data for k, v in path_fingerprints(value).items()}
+    if not isinstance(data, str) or not data or data.startswith("@") or len(data) > 4096 or "\n" in data:
+        return {}
+    path = Path(data).expanduser()
+    try:
+        if path.is_file():
+            return {data: fingerprint(path)}
+        if path.is_dir() and path != Path():
+            files = sorted(p for p in path.iterdir() if p.is_file())
+            return {data: digest({p.name: fingerprint(p) for p in files})}
+    except OSError:
+        return {}
+    return {}
+
+
+def fingerprint(path: Path) -> str:
+    """Content hash of a file, or size and modification time of a very large one."""
+    stat = path.stat()
+    if stat.st_size <= HASHED_BYTES:
+        return file_digest(path)
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:
+    """The first key whose value differs, as (dotted key, old, new)."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            found = first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            if found:
+                return found
+        return None
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            found = first_difference(a, b, f"{path}.{i}")
+            if found:
+                return found
+        return None
+    return None if old == new else (path, old, new)

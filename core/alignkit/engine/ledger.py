@@ -1,0 +1,199 @@
+"""The run's books: a manifest per step, and the files at the top that are made from them."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignkit.errors import UserError
+from alignkit.files import atomic_folder, atomic_write, digest, read_json, write_json
+from alignkit.protocols import StepOutput
+
+if TYPE_CHECKING:
+    from alignkit.context import RunInfo
+    from alignkit.recipe.model import Recipe
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A step's manifest. `outputs` maps parts ("" is the step itself) to paths below the step's folder."""
+
+    id: str
+    round: int
+    hash: str
+    identity: dict[str, Any]
+    status: str
+    started: str
+    seconds: float = 0.0
+    outputs: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, id: str, round: int, identity: dict[str, Any]) -> "StepRecord":
+        """A step that begins now."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(id, round, digest(identity), identity, "started", now)
+
+    def finish(self, output: StepOutput, seconds: float) -> "StepRecord":
+        """The same step, done."""
+        return replace(
+            self, status="finished", seconds=round(seconds, 3), outputs=output.outputs, summary=output.summary
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the step ran to its end."""
+        return self.status == "finished"
+
+
+class Ledger:
+    """Manifests of one run folder, and what they add up to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._done: list[tuple[StepRecord, Path]] = []
+
+    @classmethod
+    def of_existing_run(cls, folder: Path) -> "Ledger":
+        """The finished steps of another run. Raises UserError if `folder` is none."""
+        ledger = cls(folder)
+        manifests = sorted(folder.glob(f"r*/*/{MANIFEST}"))
+        if not manifests:
+            raise UserError("this folder holds no run", where=folder, hint="give the folder of a finished run")
+        for path in manifests:
+            record = StepRecord(**read_json(path))
+            if record.finished:
+                ledger._done.append((record, path.parent))
+        return ledger
+
+    def step_folder(self, id: str, number: int, round: int) -> Path:
+        """`rR/NN-ID`."""
+        return self.folder / f"r{round}" / f"{number:02d}-{id}"
+
+    def read(self, id: str, number: int, round: int) -> StepRecord | None:
+        """The manifest of a step, or None if it never started."""
+        path = self.step_folder(id, number, round) / MANIFEST
+        if not path.is_file():
+            return None
+        try:
+            return StepRecord(**read_json(path))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"the manifest is damaged: {error}", where=path, hint=f"--from {id} does this step again"
+            ) from None
+
+    def write(self, record: StepRecord, folder: Path) -> None:
+        """Write a manifest atomically."""
+        write_json(folder / MANIFEST, asdict(record))
+
+    def adopt(self, record: StepRecord) -> None:
+        """Count a finished step as available to later ones."""
+        if record.finished and not any(r.id == record.id and r.round == record.round for r, _ in self._done):
+            folder = next((self.folder / f"r{record.round}").glob(f"[0-9]*-{record.id}"))
+            self._done.append((record, folder))
+
+    def forget(self, ids: list[str]) -> None:
+        """Remove the results of these steps and of every later round."""
+        for round_folder in sorted(self.folder.glob("r[0-9]*")):
+            for id in ids:
+                for step in round_folder.glob(f"[0-9]*-{id}"):
+                    shutil.rmtree(step)
+            if round_folder.name != "r1":
+                shutil.rmtree(round_folder)
+
+    def find(self, reference: str) -> StepRecord | None:
+        """The newest finished step that `@id`, `@id.part` or `@latest` names."""
+        found = self._find(reference)
+        return found[0] if found else None
+
+    def _find(self, reference: str) -> tuple[StepRecord, Path] | None:
+        id = reference[1:].partition(".")[0]
+        for record, folder in reversed(self._done):
+            if record.id == id or (id == "latest" and record.outputs.get("policy")):
+                return record, folder
+        return None
+
+    def resolve(self, reference: str) -> Path:
+        """The path behind a reference. Raises UserError for an unknown part."""
+        found = self._find(reference)
+        part = reference.partition(".")[2]
+        if found is None:
+            raise UserError(f"{reference} has no result yet", where="recipe", hint="refer to an earlier step")
+        record, folder = found
+        if part not in record.outputs:
+            parts = ", ".join(sorted(p for p in record.outputs if p)) or "none"
+            raise UserError(f"step {record.id!r} has no part {part!r}", where="recipe", hint=f"its parts: {parts}")
+        return folder / record.outputs[part]
+
+    def folder_before(self, id: str, round: int) -> Path | None:
+        """The folder of the same step in the round before."""
+        return next((f for r, f in reversed(self._done) if r.id == id and r.round == round - 1), None)
+
+    def copy_finished(self, hash: str, target: Path) -> bool:
+        """Put the finished step with this hash at `target` (hard links where possible); False if there is none."""
+        for record, folder in self._done:
+            if record.hash == hash:
+                with atomic_folder(target) as temp:
+                    shutil.copytree(folder, temp, dirs_exist_ok=True, copy_function=_link_or_copy)
+                return True
+        return False
+
+    def write_metrics(self) -> None:
+        """`metrics.jsonl`: the metrics of all finished steps in order."""
+        with atomic_write(self.folder / "metrics.jsonl") as out:
+            for record, folder in self._done:
+                source = folder / "metrics.jsonl"
+                if not source.is_file():
+                    continue
+                with source.open(encoding="utf-8") as lines:
+                    for line in lines:
+                        row = {"round": record.round, **json.loads(line)}
+                        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def write_reports(self, recipe: "Recipe", run: "RunInfo") -> dict[str, Any]:
+        """summary.json (last round on top, all in `rounds`), timing.json and report.html."""
+        from alignkit.report import write_report
+
+        rounds: list[dict[str, Any]] = []
+        for number in range(1, recipe.rounds + 1):
+            merged: dict[str, Any] = {}
+            for record, _ in self._done:
+                if record.round == number:
+                    _merge(merged, record.summary)
+            rounds.append(merged)
+        latest: dict[str, Any] = {}
+        for merged in rounds:
+            _merge(latest, merged)
+        summary = {"name": run.name, "seed": run.seed, **latest, "rounds": rounds}
+        write_json(self.folder / "summary.json", summary)
+        steps = [{"round": r.round, "id": r.id, "seconds": r.seconds} for r, _ in self._done]
+        write_json(
+            self.folder / "timing.json", {"seconds": round(sum(r.seconds for r, _ in self._done), 3), "steps": steps}
+        )
+        self.write_metrics()
+        write_report(self.folder)
+        return summary
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            into[key] = {**into[key], **value}
+        else:
+            into[key] = value
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    # Hard links only for weights, which are never written in place; small files may be (metrics are appended).
+    if source.endswith(".safetensors"):
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass
+    shutil.copy2(source, target)

@@ -1,0 +1,227 @@
+"""The run engine: does the steps of a recipe in order, each once, and keeps the books."""
+
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alignkit.context import RunInfo, StepContext
+from alignkit.engine.identity import derived_seed, first_difference, input_references, step_identity
+from alignkit.engine.ledger import Ledger, StepRecord
+from alignkit.errors import Paused, UserError
+from alignkit.files import digest, json_safe, write_json
+from alignkit.hooks import notify
+from alignkit.protocols import Step, Tracker
+from alignkit.recipe.check import check_recipe
+from alignkit.recipe.load import Loaded
+from alignkit.recipe.model import ComponentSpec, StepSpec
+
+logger = logging.getLogger("alignkit")
+
+
+def run_recipe(
+    loaded: Loaded,
+    *,
+    start_from: str | None = None,
+    reuse: Sequence[Path] = (),
+    allow_code: frozenset[str] = frozenset(),
+    command: str = "alignkit run",
+) -> dict[str, Any]:
+    """Do every unfinished step of the recipe and return the summary.
+
+    `start_from` forgets the step with that id and all later ones; `reuse` names finished runs whose identical steps
+    are taken over instead of being done again. Raises UserError, Paused or Fault.
+    """
+    return _Run(loaded, allow_code, command).execute(start_from, reuse)
+
+
+class _Run:
+    def __init__(self, loaded: Loaded, allow_code: frozenset[str], command: str) -> None:
+        self.loaded = loaded
+        self.recipe = loaded.recipe
+        self.manager = loaded.manager
+        self.allow_code = allow_code
+        self.command = command
+        self.folder = Path(self.recipe.output).expanduser() / self.recipe.name
+        self.info = RunInfo(
+            self.recipe.name, self.folder, self.recipe.seed, self.recipe.rounds, self.manager.versions()
+        )
+        self.ledger = Ledger(self.folder)
+        self.reuse: list[Ledger] = []
+
+    def execute(self, start_from: str | None, reuse: Sequence[Path]) -> dict[str, Any]:
+        ids = [s.id for s in self.recipe.steps]
+        if start_from is not None and start_from not in ids:
+            raise UserError(f"no step {start_from!r} in the recipe", where="--from", hint=f"steps: {', '.join(ids)}")
+        self.reuse = [Ledger.of_existing_run(path) for path in reuse]
+        check_recipe(self.recipe, self.manager, self.loaded.lines, preflight=True)
+        with _locked(self.folder):
+            if start_from is not None:
+                self.ledger.forget(ids[ids.index(start_from) :])
+            self._check_unchanged()
+            return self._all_rounds()
+
+    def _all_rounds(self) -> dict[str, Any]:
+        write_json(self.folder / "recipe.json", self.recipe.model_dump(mode="json"))
+        write_json(self.folder / "plugins.json", self._plugin_record())
+        notify(self.manager, "alignkit_run_start", run=self.info)
+        for round in range(1, self.recipe.rounds + 1):
+            notify(self.manager, "alignkit_round_start", run=self.info, round=round)
+            for number, step in enumerate(self.recipe.steps, 1):
+                if round == 1 or step.each_round:
+                    self._step(step, number, round)
+            notify(self.manager, "alignkit_round_end", run=self.info, round=round)
+        summary = self.ledger.write_reports(self.recipe, self.info)
+        notify(self.manager, "alignkit_run_end", run=self.info, summary=summary)
+        return summary
+
+    def _planned(self) -> Iterator[tuple[StepSpec, int, int]]:
+        for round in range(1, self.recipe.rounds + 1):
+            for number, step in enumerate(self.recipe.steps, 1):
+                if round == 1 or step.each_round:
+                    yield step, number, round
+
+    def _check_unchanged(self) -> None:
+        """A changed recipe over an old run is an error that names the key, before anything is touched."""
+        for step, number, round in self._planned():
+            record = self.ledger.read(step.id, number, round)
+            if record is None:
+                continue
+            identity = self._identity(step, round)
+            changed = first_difference(record.identity, json_safe(identity)) if identity else None
+            if changed is not None:
+                key, old, new = changed
+                raise UserError(
+                    f"{key} of step {step.id!r} changed from {old!r} to {new!r}, and {self.folder} holds the old result",
+                    where=self.loaded.lines.at(("steps", number - 1, *key.split(".")[1:])),
+                    hint=f"name=NEW starts another run; --from {step.id} does this step and the later ones again",
+                )
+            self.ledger.adopt(record)
+
+    def _identity(self, step: StepSpec, round: int) -> dict[str, Any] | None:
+        """None when an input is not there yet (then there is nothing to compare either)."""
+        inputs: dict[str, str] = {}
+        for reference in input_references(self.recipe, step):
+            if reference[1:].partition(".")[0] == step.id:
+                continue
+            source = self.ledger.find(reference)
+            if source is None:
+                continue  # the recipe's policy may refer to a later step; a step's own references were checked
+            inputs[reference] = source.hash
+        return step_identity(self.recipe, step, round, self.manager, inputs)
+
+    def _step(self, step: StepSpec, number: int, round: int) -> None:
+        record = self.ledger.read(step.id, number, round)
+        if record is not None and record.finished:
+            logger.info("round %d · %s is finished", round, step.id)
+            self.ledger.adopt(record)
+            return
+        identity = self._identity(step, round)
+        assert identity is not None
+        folder = self.ledger.step_folder(step.id, number, round)
+        for other in self.reuse:
+            if other.copy_finished(digest(json_safe(identity)), folder):
+                logger.info("round %d · %s taken over from %s", round, step.id, other.folder)
+                taken = self.ledger.read(step.id, number, round)
+                assert taken is not None
+                self.ledger.adopt(taken)
+                return
+        registered = self.manager.get("step", step.step)
+        if folder.exists() and "keeps_partial" not in registered.component.tags:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        started = StepRecord.new(step.id, round, json_safe(identity))
+        self.ledger.write(started, folder)
+        logger.info("round %d · %s (%s)", round, step.id, step.step)
+        self._do(step, folder, round, started)
+
+    def _do(self, step: StepSpec, folder: Path, round: int, started: StepRecord) -> None:
+        clock = time.perf_counter()
+        context = self._context(step, folder, round)
+        notify(self.manager, "alignkit_step_start", run=self.info, step_id=step.id, folder=folder)
+        try:
+            built: Step = context.build("step", ComponentSpec(name=step.step, **step.options))
+            output = built.run(context)
+        except BaseException as error:
+            notify(self.manager, "alignkit_failure", run=self.info, step_id=step.id, error=error)
+            if isinstance(error, Paused):
+                error.hint = f"{error.hint or ''}\n  -> then go on with: {self.command}".strip()
+            raise
+        finally:
+            for tracker in context.trackers:
+                tracker.close()
+        record = started.finish(output, time.perf_counter() - clock)
+        self.ledger.write(record, folder)
+        self.ledger.adopt(record)
+        self.ledger.write_metrics()
+        notify(self.manager, "alignkit_step_end", run=self.info, step_id=step.id, folder=folder)
+
+    def _context(self, step: StepSpec, folder: Path, round: int) -> StepContext:
+        import torch
+
+        from alignkit.device import choose_device
+        from alignkit.ops import choose_ops
+
+        device = choose_device(self.recipe.device)
+        seed = derived_seed(self.recipe.seed, round, step.id)
+        torch.manual_seed(seed)
+        context = StepContext(
+            manager=self.manager,
+            recipe=self.recipe,
+            run=self.info,
+            device=device,
+            ops=choose_ops(self.manager, self.recipe.kernels, device),
+            resolve_reference=self.ledger.resolve,
+            allow_code=self.allow_code,
+            seed=seed,
+            step_id=step.id,
+            round=round,
+            folder=folder,
+            previous_folder=self.ledger.folder_before(step.id, round),
+        )
+        trackers: list[Tracker] = [context.build("tracker", spec) for spec in self.recipe.trackers]
+        context.trackers = trackers
+        return context
+
+    def _plugin_record(self) -> dict[str, Any]:
+        from alignkit.engine.environment import environment
+
+        return {
+            "plugins": [
+                {"name": p.name, "distribution": p.distribution, "version": p.version, "status": p.status,
+                 "problem": p.problem}
+                for p in self.manager.plugins
+            ],
+            "environment": environment(),
+            "kernels": self.recipe.kernels,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Two runs in one folder would overwrite each other. The lock goes with the process, however it ends."""
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"cannot write there: {error.strerror}", where=folder, hint="set output=FOLDER") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError("another alignkit run works in this folder", where=folder, hint="wait, or name=NEW") from None
+        yield
+    except UserError:
+        if made and {p.name for p in folder.iterdir()} <= {".lock"}:
+            shutil.rmtree(folder)
+        raise
+    finally:
+        os.close(lock)

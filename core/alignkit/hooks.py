@@ -1,0 +1,51 @@
+"""Calling lifecycle and transform hooks so that one plugin's failure has that plugin's name on it."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from alignkit.errors import AlignkitError, Fault
+from alignkit.manager import PluginManager
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from alignkit.batches import Rollout
+    from alignkit.context import RunInfo
+
+logger = logging.getLogger("alignkit")
+
+
+def notify(manager: PluginManager, hook: str, **arguments: Any) -> None:
+    """Call every listener. One that raises is reported and skipped; an AlignkitError (asking to stop) passes."""
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        wanted = {name: arguments[name] for name in implementation.argnames if name in arguments}
+        try:
+            implementation.function(**wanted)
+        except AlignkitError:
+            raise
+        except Exception:
+            logger.exception("plugin %s failed in %s; the run goes on", implementation.plugin_name, hook)
+
+
+def shape_scores(manager: PluginManager, run: "RunInfo", rollout: "Rollout", scores_B: "Tensor") -> "Tensor":
+    """Chain the `alignkit_shape_scores` transforms in registration order."""
+    arguments = {"run": run, "rollout": rollout}
+    for implementation in manager.hook.alignkit_shape_scores.get_hookimpls():
+        wanted = {n: arguments[n] for n in implementation.argnames if n in arguments} | {"scores_B": scores_B}
+        wanted = {n: v for n, v in wanted.items() if n in implementation.argnames}
+        try:
+            changed = implementation.function(**wanted)
+        except Exception as error:
+            raise Fault(
+                f"plugin {implementation.plugin_name} failed in alignkit_shape_scores: {error}",
+                hint="disable it with plugins: {disable: [NAME]} or mend it",
+            ) from error
+        if changed is None:
+            continue
+        if changed.shape != scores_B.shape:
+            raise Fault(
+                f"plugin {implementation.plugin_name} returned scores of shape {tuple(changed.shape)}, "
+                f"expected {tuple(scores_B.shape)}"
+            )
+        scores_B = changed
+    return scores_B

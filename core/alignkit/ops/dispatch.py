@@ -1,0 +1,62 @@
+"""Which implementation of each op a run uses: chosen once, logged and recorded."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alignkit.errors import UserError
+from alignkit.ops.gae import gae
+from alignkit.ops.linear_logprob import linear_logprob
+from alignkit.ops.pairwise_loss import pairwise_loss
+from alignkit.ops.policy_loss import policy_loss
+from alignkit.ops.value_loss import value_loss
+
+if TYPE_CHECKING:
+    import torch
+
+    from alignkit.manager import PluginManager
+    from alignkit.protocols import Kernel
+
+OPS: dict[str, Callable[..., Any]] = {
+    "linear_logprob": linear_logprob,
+    "policy_loss": policy_loss,
+    "value_loss": value_loss,
+    "gae": gae,
+    "pairwise_loss": pairwise_loss,
+}
+
+
+@dataclass(frozen=True)
+class Ops:
+    """The chosen functions, called as `ops.gae(…)`; `choice` says which kernel each came from and why."""
+
+    linear_logprob: Callable[..., Any]
+    policy_loss: Callable[..., Any]
+    value_loss: Callable[..., Any]
+    gae: Callable[..., Any]
+    pairwise_loss: Callable[..., Any]
+    choice: dict[str, str]
+    reason: str
+
+
+def choose_ops(manager: "PluginManager", name: str, device: "torch.device") -> Ops:
+    """Resolve `kernels:` of a recipe (ALIGNKIT_KERNELS wins). Raises UserError for a choice that cannot run.
+
+    `auto` takes the eager reference unless a kernel says it is the better default on this device.
+    """
+    name = os.environ.get("ALIGNKIT_KERNELS", name)
+    if name in ("eager", "auto"):
+        reason = "asked for" if name == "eager" else f"auto: no kernel claims to be faster on {device.type}"
+        return Ops(**OPS, choice=dict.fromkeys(OPS, "eager"), reason=reason)
+    registered = manager.get("kernel", name, where="kernels")
+    kernel: Kernel = registered.component.build(registered.component.config(), None)  # type: ignore[arg-type]
+    problem = kernel.unavailable(device)
+    if problem is not None:
+        raise UserError(f"kernel {name!r} cannot run here: {problem}", where="kernels", hint="use kernels: auto")
+    own = dict(kernel.implementations())
+    unknown = sorted(set(own) - set(OPS))
+    if unknown:
+        raise UserError(f"kernel {name!r} offers unknown ops {unknown}", where="kernels")
+    choice = {op: name if op in own else "eager" for op in OPS}
+    return Ops(**{**OPS, **own}, choice=choice, reason="asked for")

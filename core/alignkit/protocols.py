@@ -1,0 +1,231 @@
+"""What `Component.build` must return, one Protocol per kind. Shapes: see `alignkit.batches`."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor, nn
+
+    from alignkit.batches import Head, Rollout, TokenBatch
+    from alignkit.context import StepContext
+    from alignkit.data.store import RecordFile
+    from alignkit.records import Content, Judgement, Prompt, Record, Sampling, Task
+
+Metrics = Mapping[str, float]
+
+
+@runtime_checkable
+class Critic(Protocol):
+    """A value function over the states of a policy."""
+
+    module: "nn.Module"
+
+    def values(self, batch: "TokenBatch") -> "Tensor":
+        """V of the state before each target token, [N], float32."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that transformers loads as a one-label sequence classifier."""
+        ...
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A language model with its tokenizer.
+
+    `stop_ids` are all token ids that end a completion; `pad_id` may be one of them, masks are explicit everywhere.
+    """
+
+    module: "nn.Module"
+    revision: str
+    device: "torch.device"
+    pad_id: int
+    stop_ids: frozenset[int]
+    max_positions: int | None
+
+    def encode_prompt(self, prompt: "Content") -> list[int]:
+        """Token ids of a prompt, chat template and special tokens included."""
+        ...
+
+    def encode_completion(self, prompt: "Content", completion: "Content") -> list[int]:
+        """Token ids that follow `encode_prompt(prompt)`, with the stop token at the end."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of completion ids, special tokens left out."""
+        ...
+
+    def hidden(self, batch: "TokenBatch") -> "tuple[Tensor, Head]":
+        """Hidden states that predict the target tokens, [N, H], and the vocabulary projection."""
+        ...
+
+    def critic(self, init: str | Path | None) -> Critic:
+        """A critic with its value head at zero; backbone from this policy, or a reward model's folder `init`."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), config and tokenizer in the standard form."""
+        ...
+
+
+class Scores(Protocol):
+    """A reward source that gives numbers (the alignment loop, evaluation)."""
+
+    def score(self, rollout: "Rollout") -> "Tensor":
+        """One score per completion, [B], float32; higher is better."""
+        ...
+
+
+class Annotates(Protocol):
+    """A reward source that gives judgements (`collect`)."""
+
+    def annotate(self, tasks: "Sequence[Task]") -> "Iterator[Judgement]":
+        """Judgements in any order. Raises `Paused` when people have not answered enough tasks yet."""
+        ...
+
+
+class Needs(NamedTuple):
+    """What an advantage estimator asks of the loop."""
+
+    critic: bool = False
+    samples_per_prompt: int = 1
+    greedy_baseline: bool = False
+
+
+class Advantage(Protocol):
+    """Turns rewards into advantages and returns."""
+
+    needs: Needs
+
+    def __call__(
+        self, rewards_BT: "Tensor", values_BT: "Tensor | None", mask_BT: "Tensor", group_B: "Tensor"
+    ) -> "tuple[Tensor, Tensor]":
+        """Advantages and returns, both [B, T], zero where `mask_BT` is False. `group_B` numbers the prompts."""
+        ...
+
+
+class FitTask(NamedTuple):
+    """What a data stage works with. `policy()` builds the policy; `model_path` is its folder or hub name."""
+
+    policy: "Callable[[], Policy]"
+    model_path: str | None
+    data: "RecordFile"
+    eval_data: "RecordFile | None"
+    context: "StepContext"
+
+
+class DataStage(Protocol):
+    """An optimizer stage that learns from records: pretrain, sft, reward_model, …
+
+    `reads` names the part of a data step it takes (texts, demonstrations, preferences).
+    """
+
+    reads: str
+
+    def fit(self, task: FitTask) -> dict[str, Any]:
+        """Train, write the model to `task.context.folder / "model"`, return entries for summary.json."""
+        ...
+
+
+class Experience(NamedTuple):
+    """One batch of rollouts with what the loop computed for it; everything [B, T], zero behind the end."""
+
+    rollout: "Rollout"
+    mask_BT: "Tensor"
+    logp_BT: "Tensor"
+    ref_logp_BT: "Tensor"
+    values_BT: "Tensor | None"
+    advantages_BT: "Tensor"
+    returns_BT: "Tensor"
+
+
+class RolloutStage(Protocol):
+    """An optimizer stage that learns from rollouts: ppo, …"""
+
+    def start(self, policy: Policy, critic: Critic | None, iterations: int, context: "StepContext") -> None:
+        """Called once before the first update; makes optimizers and schedules."""
+        ...
+
+    def update(self, experience: Experience) -> dict[str, float]:
+        """Change policy (and critic) by one batch; return metrics."""
+        ...
+
+
+class StepOutput(NamedTuple):
+    """`outputs` maps part names ("" is the step itself) to paths inside the step's folder."""
+
+    outputs: dict[str, str]
+    summary: dict[str, Any]
+
+
+class Step(Protocol):
+    """A step of a recipe."""
+
+    def run(self, context: "StepContext") -> StepOutput:
+        """Do the work inside `context.folder`. An unfinished folder of the same step may be found there."""
+        ...
+
+
+class Sampler(Protocol):
+    """Draws completions."""
+
+    def rollout(self, policy: Policy, prompts: "Sequence[Prompt]", sampling: "Sampling", seed: int) -> "Rollout":
+        """One completion per entry of `prompts` (repeat a prompt for more); equal prompt ids share a group."""
+        ...
+
+
+class SourceRow(NamedTuple):
+    """A raw row with the place it came from, for error messages (`file:line`)."""
+
+    where: str
+    row: Any
+
+
+class DataFormat(Protocol):
+    """Turns rows into records. Formats that make their own text have `generates = True` and get no rows."""
+
+    generates: bool
+
+    def records(self, rows: Iterable[SourceRow]) -> "Iterator[tuple[str, Record]]":
+        """Pairs (part, record); raises `BadRow` with what is wrong for a row that cannot be used."""
+        ...
+
+
+class Kernel(Protocol):
+    """Implementations of ops for some devices."""
+
+    def unavailable(self, device: "torch.device") -> str | None:
+        """Why this kernel cannot run on `device`, or None if it can."""
+        ...
+
+    def implementations(self) -> "Mapping[str, Callable[..., Any]]":
+        """Op name -> function with the signature of the eager reference in `alignkit.ops`."""
+        ...
+
+
+class Tracker(Protocol):
+    """Receives metrics while a run goes on."""
+
+    def start(self, step_id: str, total: int | None, unit: str) -> None:
+        """A piece of work of `total` units begins (None: unknown)."""
+        ...
+
+    def log(self, step_id: str, index: int, metrics: Metrics) -> None:
+        """One row of metrics; `index` counts optimizer steps or iterations inside the step."""
+        ...
+
+    def close(self) -> None:
+        """The step is over or failed."""
+        ...
+
+
+class Launcher(Protocol):
+    """Starts the engine on processes and machines."""
+
+    def launch(self, argv: Sequence[str]) -> int:
+        """Run `alignkit` with these arguments and return its exit status."""
+        ...

@@ -1,0 +1,144 @@
+"""Validates a recipe against the installed components: every option, name and reference, before anything runs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from alignkit.components import Kind
+from alignkit.errors import UserError, did_you_mean
+from alignkit.manager import PluginManager, Registered
+from alignkit.recipe.model import ComponentSpec, Recipe, SlotOf
+from alignkit.recipe.source import KeyPath, Lines
+
+M = TypeVar("M", bound=BaseModel)
+LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A component with its validated options."""
+
+    registered: Registered
+    config: BaseModel
+
+
+def validated(model: type[M], data: Any, lines: Lines, path: KeyPath = ()) -> M:
+    """`model.model_validate(data)`; a ValidationError becomes one UserError that names every wrong key."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = [_problem(e, model, lines, path) for e in error.errors()]
+    where, first = problems[0]
+    more = "".join(f"\n{w}: {text}" for w, text in problems[1:])
+    raise UserError(first + more, where=where)
+
+
+def _problem(error: Any, model: type[BaseModel], lines: Lines, path: KeyPath) -> tuple[str, str]:
+    loc: KeyPath = tuple(error["loc"])
+    dotted = ".".join(str(p) for p in (*path, *loc)) or "recipe"
+    where = lines.at((*path, *loc))
+    if error["type"] == "extra_forbidden":
+        owner = _model_at(model, loc[:-1])
+        known = list(owner.model_fields) if owner else []
+        return where, f"unknown key {dotted}{did_you_mean(str(loc[-1]), known)}; known: {', '.join(known)}"
+    if error["type"] == "missing":
+        return where, f"{dotted} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = repr(error["input"])
+    return where, f"{dotted}: {message}" + (f" (got {shown})" if len(shown) < 80 else "")
+
+
+def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel] | None:
+    current: Any = model
+    for part in loc:
+        fields = getattr(current, "model_fields", None)
+        if fields is None or part not in fields:
+            continue
+        annotation = fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return current if isinstance(current, type) else None
+
+
+def resolve(
+    manager: PluginManager,
+    kind: Kind,
+    spec: ComponentSpec,
+    lines: Lines | None = None,
+    path: KeyPath = (),
+    preflight: bool = False,
+) -> Resolved:
+    """Find the component `spec` names and validate its options and those of the components inside it.
+
+    With `preflight` each component's own check runs too (files that must exist, folders that must be models).
+    """
+    lines = lines or Lines("recipe")
+    registered = manager.get(kind, spec.name, where=lines.at((*path, "name")))
+    config = validated(registered.component.config, spec.options, lines, path)
+    if preflight and registered.component.check is not None:
+        try:
+            registered.component.check(config)
+        except UserError as error:
+            raise UserError(error.what, where=error.where or lines.at(path), hint=error.hint) from None
+    for inner_kind, inner, inner_path in slots(config):
+        resolve(manager, inner_kind, inner, lines, (*path, *inner_path), preflight)
+    return Resolved(registered, config)
+
+
+def slots(config: BaseModel) -> Iterator[tuple[Kind, ComponentSpec, KeyPath]]:
+    """Every component that a config's fields hold, with its kind and path."""
+    for name, field in type(config).model_fields.items():
+        marker = next((m for m in field.metadata if isinstance(m, SlotOf)), None)
+        if marker is None:
+            continue
+        value = getattr(config, name)
+        if isinstance(value, ComponentSpec):
+            yield marker.kind, value, (name,)
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                yield marker.kind, inner, (name, key)
+        elif isinstance(value, list | tuple):
+            for i, inner in enumerate(value):
+                yield marker.kind, inner, (name, i)
+
+
+def references(data: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
+    """Every `@id` or `@id.part` in a step's options."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from references(value, (*path, key))
+    elif isinstance(data, list | tuple):
+        for i, value in enumerate(data):
+            yield from references(value, (*path, i))
+    elif isinstance(data, str) and data.startswith("@"):
+        yield data, path
+
+
+def check_recipe(recipe: Recipe, manager: PluginManager, lines: Lines, preflight: bool = False) -> None:
+    """Raise UserError for the first thing that could not work: unknown component, option, reference or file."""
+    resolve(manager, "policy", recipe.policy, lines, ("policy",), preflight)
+    for i, tracker in enumerate(recipe.trackers):
+        resolve(manager, "tracker", tracker, lines, ("trackers", i))
+    ids = [s.id for s in recipe.steps]
+    for text, path in references(recipe.policy.options):
+        _known(text, ids, lines, ("policy", *path))
+    for i, step in enumerate(recipe.steps):
+        spec = ComponentSpec(name=step.step, **step.options)
+        try:
+            resolve(manager, "step", spec, lines, ("steps", i), preflight)
+        except UserError as error:
+            raise UserError(f"step {step.id!r}: {error.what}", where=error.where, hint=error.hint) from None
+        for text, path in references(step.options):
+            _known(text, ids[:i], lines, ("steps", i, *path))
+
+
+def _known(reference: str, earlier: list[str], lines: Lines, path: KeyPath) -> None:
+    target = reference[1:].partition(".")[0]
+    if target != LATEST and target not in earlier:
+        raise UserError(
+            f"{reference} refers to no earlier step{did_you_mean(target, [*earlier, LATEST])}",
+            where=lines.at(path),
+            hint=f"earlier steps: {', '.join(earlier) or 'none'}; @{LATEST} is the newest policy",
+        )

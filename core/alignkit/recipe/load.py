@@ -1,0 +1,59 @@
+"""From a recipe's name or file and the command line's overrides to a checked `Recipe`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from alignkit.errors import UserError
+from alignkit.manager import PluginManager
+from alignkit.recipe.check import check_recipe, validated
+from alignkit.recipe.model import Recipe
+from alignkit.recipe.overrides import apply_overrides, substitute
+from alignkit.recipe.source import Lines, read_yaml
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked recipe with the plugins it was checked against."""
+
+    recipe: Recipe
+    manager: PluginManager
+    lines: Lines
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name: from the wheel, or beside `core/` in a source tree."""
+    package = Path(str(files("alignkit")))
+    for folder in (package / "_recipes", package.parent.parent / "recipes"):
+        if folder.is_dir():
+            return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def recipe_path(name: str) -> Path:
+    """`quickstart` is a shipped recipe, anything with a suffix or a slash is a file."""
+    shipped = shipped_recipes()
+    if name in shipped and not Path(name).is_file():
+        return shipped[name]
+    path = Path(name)
+    if not path.is_file():
+        raise UserError("no such recipe", where=name, hint=f"give a file, or one of: {', '.join(shipped)}")
+    return path
+
+
+def load_recipe(name: str, overrides: Sequence[str] = (), manager: PluginManager | None = None) -> Loaded:
+    """Read, override, substitute and check. Raises UserError; touches nothing on disk."""
+    raw, lines = read_yaml(recipe_path(name))
+    data: dict[str, Any] = apply_overrides(raw, overrides, lines)
+    variables = data.get("vars") or {}
+    if not isinstance(variables, dict):
+        raise UserError("vars is a mapping of names to values", where=lines.at(("vars",)))
+    body = {k: substitute(v, variables, lines, (k,)) for k, v in data.items() if k != "vars"}
+    recipe = validated(Recipe, {**body, "vars": variables}, lines)
+    if manager is None:
+        manager = PluginManager()
+        manager.load_entry_points(disable=recipe.plugins.disable)
+    check_recipe(recipe, manager, lines)
+    return Loaded(recipe, manager, lines)

@@ -1,0 +1,105 @@
+"""The shape of a recipe. Options of components stay raw here; `recipe.check` validates them with their owner's model."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from alignkit.components import Config, Kind
+
+NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+
+
+@dataclass(frozen=True)
+class SlotOf:
+    """Marks a config field that holds a component: `Annotated[ComponentSpec, SlotOf("advantage")]`."""
+
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Volatile:
+    """Marks a config field whose file may grow while the run waits: its content is not part of the step's identity."""
+
+
+class ComponentSpec(BaseModel):
+    """A component by name with its options: `{name: ppo, lr: 1e-5}`; a bare string is short for `{name: …}`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+    def with_options(self, **changes: Any) -> "ComponentSpec":
+        """A copy with options changed; None removes one."""
+        options = {k: v for k, v in {**self.options, **changes}.items() if v is not None}
+        return ComponentSpec(name=self.name, **options)
+
+
+class StepSpec(BaseModel):
+    """One step: its id, the step component's name, whether it repeats each round, and that component's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    id: str
+    step: str
+    each_round: bool = False
+
+    @field_validator("id")
+    @classmethod
+    def _safe_id(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", value):
+            raise ValueError("an id begins with a letter and has letters, digits, _ and - only")
+        return value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The step component's options."""
+        return dict(self.model_extra or {})
+
+
+class PluginOptions(Config):
+    """Which plugins this recipe leaves out."""
+
+    disable: tuple[str, ...] = Field((), description="distribution or plugin names that are not loaded")
+
+
+class Recipe(Config):
+    """A whole run."""
+
+    name: str = Field(description="name of the run; its folder is OUTPUT/NAME")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice in the run")
+    rounds: int = Field(1, ge=1, description="how often the steps marked each_round are done")
+    output: str = Field("runs", description="folder that holds the run's folder")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    kernels: str = Field("auto", description="auto, eager or the name of a kernel component")
+    vars: dict[str, Any] = Field(default_factory=dict, description="values that steps refer to as $name")
+    plugins: PluginOptions = PluginOptions()
+    trackers: tuple[ComponentSpec, ...] = Field(
+        (ComponentSpec(name="jsonl"), ComponentSpec(name="progress")), description="receivers of metrics"
+    )
+    policy: ComponentSpec = Field(description="the policy that steps start from")
+    steps: tuple[StepSpec, ...] = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, value: str) -> str:
+        if not NAME_PATTERN.fullmatch(value):
+            raise ValueError("a name has letters, digits, dot, _ and - only and begins with a letter or digit")
+        return value
+
+    @model_validator(mode="after")
+    def _unique_ids(self) -> Self:
+        ids = [s.id for s in self.steps]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ValueError(f"step id {twice[0]!r} is used twice")
+        return self

@@ -1,0 +1,94 @@
+"""`$name` in a recipe and `key=value` on the command line."""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alignkit.errors import UserError, did_you_mean
+from alignkit.recipe.model import Recipe
+from alignkit.recipe.source import KeyPath, Lines, number_like, parse_value
+
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+
+
+def apply_overrides(data: dict[str, Any], overrides: Sequence[str], lines: Lines) -> dict[str, Any]:
+    """Apply `ID.path=value`, `vars.name=value`, `name=value` (a variable) or `seed=…`, `rounds=…`, `name=…`.
+
+    Top-level keys of the recipe win over variables of the same name.
+    """
+    data = copy.deepcopy(data)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"override {override!r} is not KEY=VALUE", where="command line")
+        path = _target(data, key)
+        _put(data, path, parse_value(text), override)
+        lines.overridden(path)
+    return data
+
+
+def _target(data: Mapping[str, Any], key: str) -> KeyPath:
+    parts: list[str] = key.split(".")
+    variables = data.get("vars") or {}
+    steps = [s.get("id") for s in data.get("steps") or [] if isinstance(s, dict)]
+    if parts[0] in steps and len(parts) > 1:
+        return ("steps", steps.index(parts[0]), *parts[1:])
+    if parts[0] == "vars" or (parts[0] in Recipe.model_fields and parts[0] != "steps"):
+        return tuple(parts)
+    if len(parts) == 1 and parts[0] in variables:
+        return ("vars", parts[0])
+    known = [*variables, *[str(s) for s in steps], *[f for f in Recipe.model_fields if f != "steps"]]
+    raise UserError(
+        f"{key!r} is neither a variable nor a step's option nor a key of the recipe{did_you_mean(parts[0], known)}",
+        where="command line",
+        hint=f"variables: {', '.join(variables) or 'none'}; steps: {', '.join(map(str, steps))} (as ID.option=value)",
+    )
+
+
+def _put(data: Any, path: KeyPath, value: Any, override: str) -> None:
+    for i, part in enumerate(path[:-1]):
+        step: Any = int(part) if isinstance(data, list) and str(part).isdigit() else part
+        following = data.get(step) if isinstance(data, dict) else data[step]
+        if following is None or (isinstance(following, str) and isinstance(data, dict)):
+            # A bare component name is short for {name: …}; an option set below it needs the long form.
+            following = {"name": following} if isinstance(following, str) else {}
+            data[step] = following
+        if not isinstance(following, dict | list):
+            raise UserError(f"{'.'.join(map(str, path[: i + 1]))} has no options", where=f"command line: {override}")
+        data = following
+    last: Any = int(path[-1]) if isinstance(data, list) and str(path[-1]).isdigit() else path[-1]
+    data[last] = value
+
+
+def substitute(data: Any, variables: Mapping[str, Any], lines: Lines, path: KeyPath = ()) -> Any:
+    """Replace `$name`: a value that is only `$name` takes the variable as it is, inside a text it is inserted.
+
+    `$$` is a dollar sign.
+    """
+    if isinstance(data, dict):
+        return {k: substitute(v, variables, lines, (*path, k)) for k, v in data.items()}
+    if isinstance(data, list):
+        return [substitute(v, variables, lines, (*path, i)) for i, v in enumerate(data)]
+    if not isinstance(data, str) or "$" not in data:
+        return number_like(data)
+    whole = VARIABLE.fullmatch(data)
+    if whole:
+        return _variable(whole, variables, lines, path)
+    parts = data.split("$$")
+    filled = [VARIABLE.sub(lambda m: str(_variable(m, variables, lines, path)), part) for part in parts]
+    return "$".join(filled)
+
+
+def _variable(match: re.Match[str], variables: Mapping[str, Any], lines: Lines, path: KeyPath) -> Any:
+    name = match.group(1) or match.group(2)
+    if name not in variables:
+        raise UserError(
+            f"${name} is not in vars{did_you_mean(name, list(variables))}",
+            where=lines.at(path),
+            hint=f"vars: {', '.join(variables) or 'none'}",
+        )
+    value = variables[name]
+    if value is None:
+        raise UserError(f"the variable {name} has no value", where=lines.at(path), hint=f"add {name}=… to the command")
+    return value

@@ -1,0 +1,102 @@
+"""Reading YAML so that every later message can name its line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignkit.errors import UserError
+
+KeyPath = tuple[str | int, ...]
+MAX_BYTES = 1_000_000
+SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+class Lines:
+    """Where each key of a recipe stands: `lines.at(("steps", 2, "lr"))` -> `recipe.yaml:14`."""
+
+    def __init__(self, file: str, lines: dict[KeyPath, int] | None = None) -> None:
+        self.file = file
+        self._lines = lines or {}
+
+    def at(self, path: KeyPath) -> str:
+        """File and line of `path`, or of the nearest key above it; `command line` for an overridden key."""
+        for end in range(len(path), -1, -1):
+            line = self._lines.get(path[:end])
+            if line is not None:
+                return f"{self.file}:{line}" if line > 0 else "command line"
+        return self.file
+
+    def overridden(self, path: KeyPath) -> None:
+        """Remember that `path` was set on the command line."""
+        self._lines[path] = 0
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+    """Parse a recipe file. Raises UserError for a missing file, bad YAML, aliases or a key given twice."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"recipe is larger than {MAX_BYTES} bytes", where=path, hint="is this the right file?")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError("no such recipe", where=path, hint="give a file, or one of the shipped names") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe: {error}", where=path) from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"not valid YAML: {problem}", where=place, hint="check indentation, quotes, brackets") from None
+    lines: dict[KeyPath, int] = {}
+    data = _plain(node, (), lines, str(path), set()) if node is not None else None
+    if not isinstance(data, dict):
+        raise UserError("a recipe is a mapping with name, policy and steps", where=path)
+    return data, Lines(str(path), lines)
+
+
+def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str, seen: set[int]) -> Any:
+    line = node.start_mark.line + 1
+    lines.setdefault(path, line)
+    if id(node) in seen:
+        # An alias repeats a node; nested aliases grow without bound, and `vars` does what they are used for.
+        raise UserError("YAML aliases are not allowed", where=f"{file}:{line}", hint="use vars and $name instead")
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        out: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = _scalar(key_node, file)
+            if not isinstance(key, str):
+                raise UserError(f"key {key!r} is not text", where=f"{file}:{key_node.start_mark.line + 1}")
+            if key in out:
+                raise UserError(f"key {key!r} is given twice", where=f"{file}:{key_node.start_mark.line + 1}")
+            lines[(*path, key)] = key_node.start_mark.line + 1
+            out[key] = _plain(value_node, (*path, key), lines, file, seen)
+        return out
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child, (*path, i), lines, file, seen) for i, child in enumerate(node.value)]
+    return _scalar(node, file)
+
+
+def _scalar(node: yaml.Node, file: str) -> Any:
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+    except yaml.YAMLError as error:
+        where = f"{file}:{node.start_mark.line + 1}"
+        raise UserError(f"value not understood: {getattr(error, 'problem', error)}", where=where) from None
+
+
+def parse_value(text: str) -> Any:
+    """The value of a `key=value` override, read as YAML (`3e-4` counts as a number)."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return number_like(value)
+
+
+def number_like(value: Any) -> Any:
+    """YAML 1.1 reads `3e-4` as text; nobody means that."""
+    return float(value) if isinstance(value, str) and SCIENTIFIC.fullmatch(value) else value
