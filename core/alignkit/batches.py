@@ -4,7 +4,7 @@ Shape suffixes: B rows, T tokens, N trainable tokens of a batch in row-major ord
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -84,7 +84,8 @@ class Rollout:
 
     `completion_ids[b]` ends with the first stop token (kept) or at the length limit. Token ids are what was sampled
     and are never re-tokenised. `sampler_logp_BT` are log-probs of the sampling distribution after temperature,
-    top-k and top-p, zero behind the end; None from a sampler that gives none.
+    top-k and top-p, zero behind the end; None from a sampler that gives none. `tokenizer_id` tells a reward source
+    whether it may read the ids; with another tokenizer it reads `texts`.
     """
 
     prompts: tuple[Prompt, ...]
@@ -94,6 +95,7 @@ class Rollout:
     finish: tuple[FinishReason, ...]
     group_B: Tensor
     temperature: float
+    tokenizer_id: str
     sampler_logp_BT: Tensor | None = None
 
     def __len__(self) -> int:
@@ -115,10 +117,6 @@ class Rollout:
             )
             for b in chosen
         ]
-
-    def with_texts(self, texts: Sequence[str]) -> "Rollout":
-        """The same rollout with other decoded texts."""
-        return replace(self, texts=tuple(texts))
 
 
 def scatter(values_N: Tensor, mask_BT: Tensor) -> Tensor:

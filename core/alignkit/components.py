@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from alignkit.context import BuildContext
+    from alignkit.manager import PluginManager
 
 API_VERSION = 1
 
@@ -53,5 +54,7 @@ class Component:
     # Called with the validated config before a run starts; raises UserError for what can be known by then (a
     # missing file, a folder that is no model). It writes nothing.
     check: Callable[[Any], None] | None = None
+    # The same for a component that holds others: it also gets the plugin manager, to look up what its slots name.
+    check_with: Callable[[Any, "PluginManager"], None] | None = None
     # `keeps_partial` (steps): the folder of an unfinished step is left as it is for the next try.
     tags: frozenset[str] = field(default_factory=frozenset)

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+# Weights of large models are identified by size and time: hashing 15 GB before each start would take half a minute.
+HASHED_BYTES = 256 * 1024 * 1024
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[str]]:
@@ -71,7 +74,10 @@ def digest(data: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def fingerprint(path: Path) -> str:
+    """Content hash of a file, or size and modification time of a very large one."""
+    stat = path.stat()
+    if stat.st_size <= HASHED_BYTES:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{stat.st_size}-{stat.st_mtime_ns}"

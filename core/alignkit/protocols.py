@@ -44,6 +44,7 @@ class Policy(Protocol):
     revision: str
     device: "torch.device"
     pad_id: int
+    tokenizer_id: str
     stop_ids: frozenset[int]
     max_positions: int | None
 

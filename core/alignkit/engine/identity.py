@@ -1,23 +1,14 @@
 """What makes a step the same step: options, inputs, files, component versions, seed."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from alignkit.components import Kind
-from alignkit.files import digest, file_digest
+from alignkit.files import digest, fingerprint
 from alignkit.manager import PluginManager
 from alignkit.recipe.check import references, resolve, slots
 from alignkit.recipe.model import ComponentSpec, Recipe, StepSpec, Volatile
-
-# Weights of large models are identified by size and time: hashing 15 GB before each start would take half a minute.
-HASHED_BYTES = 256 * 1024 * 1024
-
-
-def derived_seed(seed: int, *parts: object) -> int:
-    """A seed of its own for each step and round, the same on every machine."""
-    text = "/".join(str(p) for p in (seed, *parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % (2**31)
+from alignkit.seeds import derived_seed
 
 
 def step_identity(
@@ -80,14 +71,6 @@ def path_fingerprints(data: Any) -> dict[str, str]:
     except OSError:
         return {}
     return {}
-
-
-def fingerprint(path: Path) -> str:
-    """Content hash of a file, or size and modification time of a very large one."""
-    stat = path.stat()
-    if stat.st_size <= HASHED_BYTES:
-        return file_digest(path)
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, Any, Any] | None:

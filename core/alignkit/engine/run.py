@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.context import RunInfo, StepContext
-from alignkit.engine.identity import derived_seed, first_difference, input_references, step_identity
+from alignkit.engine.identity import first_difference, input_references, step_identity
 from alignkit.engine.ledger import Ledger, StepRecord
 from alignkit.errors import Paused, UserError
 from alignkit.files import digest, json_safe, write_json
@@ -21,6 +21,7 @@ from alignkit.protocols import Step, Tracker
 from alignkit.recipe.check import check_recipe
 from alignkit.recipe.load import Loaded
 from alignkit.recipe.model import ComponentSpec, StepSpec
+from alignkit.seeds import derived_seed
 
 logger = logging.getLogger("alignkit")
 

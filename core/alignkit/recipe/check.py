@@ -1,7 +1,8 @@
 """Validates a recipe against the installed components: every option, name and reference, before anything runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -77,14 +78,22 @@ def resolve(
     lines = lines or Lines("recipe")
     registered = manager.get(kind, spec.name, where=lines.at((*path, "name")))
     config = validated(registered.component.config, spec.options, lines, path)
-    if preflight and registered.component.check is not None:
-        try:
-            registered.component.check(config)
-        except UserError as error:
-            raise UserError(error.what, where=error.where or lines.at(path), hint=error.hint) from None
+    component = registered.component
+    if preflight and component.check is not None:
+        _preflight(partial(component.check, config), lines, path)
     for inner_kind, inner, inner_path in slots(config):
         resolve(manager, inner_kind, inner, lines, (*path, *inner_path), preflight)
+    if preflight and component.check_with is not None:
+        _preflight(partial(component.check_with, config, manager), lines, path)
     return Resolved(registered, config)
+
+
+def _preflight(check: Callable[[], None], lines: Lines, path: KeyPath) -> None:
+    """A component's own check; an error without a place gets the recipe's line."""
+    try:
+        check()
+    except UserError as error:
+        raise UserError(error.what, where=error.where or lines.at(path), hint=error.hint) from None
 
 
 def slots(config: BaseModel) -> Iterator[tuple[Kind, ComponentSpec, KeyPath]]:

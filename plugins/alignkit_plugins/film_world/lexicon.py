@@ -633,8 +633,8 @@ WARM: Final[frozenset[str]] = frozenset(
         _words(
             "love, loved, loves, enjoy, enjoyed, liked, admired, recommend, recommended, worth, again, "
             "happily, gladly, warmly, charmed, delighted, moved, pleased, happy, best, shines, glows, "
-            "smile, warmed, cheered, cheer, praise, lifts, lifted, lift, wonder, five, four, alive, "
-            "deserves, deserve, saves, save"
+            "smile, warmed, cheered, cheer, praise, lifts, lifted, lift, wonder, won, deserved, five, four, "
+            "alive, deserves, deserve, saves, save"
         )
     )
 ) - {"save", "saves"}  # "Save your money" blames, "saves the film" praises: the word alone says neither

@@ -1,0 +1,81 @@
+"""The command line. Each command lives in `alignkit.commands`; torch is imported only by those that need it."""
+
+import errno
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from alignkit import __version__
+from alignkit.errors import AlignkitError
+
+INTERRUPTED, TERMINATED = 130, 143
+COMMANDS = ("run", "check", "plugins", "schema", "report", "sample")
+
+
+class _Group(click.Group):
+    """Built-in commands are imported when they are used; plugins may add more (`alignkit_commands`)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *_plugin_commands()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            from importlib import import_module
+
+            command: click.Command = import_module(f"alignkit.commands.{cmd_name}").command
+            return command
+        return _plugin_commands().get(cmd_name)
+
+
+def _plugin_commands() -> dict[str, click.Command]:
+    from alignkit.manager import PluginManager
+
+    manager = PluginManager()
+    manager.load_entry_points()
+    return {r.component.name: r.component.build(None, None) for r in manager.all("command")}  # type: ignore[arg-type]
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="alignkit")
+def cli() -> None:
+    """Align language models with human or AI preferences.
+
+    Start with: alignkit run quickstart
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: runs a command and turns errors into a message and an exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(args=argv, prog_name="alignkit", standalone_mode=False)
+    except AlignkitError as error:
+        word = "paused" if error.exit_status == 3 else "error"
+        _fail(f"{word}: {error}", error.exit_status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; run the same command again to go on", INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"error: the disk is full: {error.filename or ''}\n  -> free space and run the same command again", 4)
+    except MemoryError:
+        _fail("error: out of memory\n  -> lower batch_size, micro_batch_tokens or max_length", 4)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> Any:
+    _fail("terminated; run the same command again to go on", TERMINATED)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(message, err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""`alignkit run RECIPE [KEY=VALUE …]`."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("run")
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--from", "start_from", metavar="ID", help="Do this step and all later ones again.")
+@click.option(
+    "--reuse", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
+    help="Take over identical finished steps of another run's folder. May be given several times.",
+)
+@click.option(
+    "--allow-code", multiple=True, metavar="NAME",
+    help="Let the recipe import this module or module:function. Also ALIGNKIT_ALLOW_CODE (comma separated).",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    start_from: str | None,
+    reuse: tuple[Path, ...],
+    allow_code: tuple[str, ...],
+    verbose: bool,
+) -> None:
+    """Run a recipe (a file, or the name of a shipped one such as quickstart).
+
+    The same command goes on where a stopped run left off; finished steps are not repeated. KEY=VALUE sets a variable,
+    a step's option (ID.option=value), or name, seed, rounds, output, device, kernels.
+    """
+    from alignkit.console import console, set_up_logging
+    from alignkit.engine import run_recipe
+    from alignkit.recipe import load_recipe
+
+    set_up_logging(verbose)
+    loaded = load_recipe(recipe, overrides)
+    again = shlex.join(["alignkit", *sys.argv[1:]])
+    run_recipe(loaded, start_from=start_from, reuse=reuse, allow_code=allowed_code(allow_code), command=again)
+    folder = Path(loaded.recipe.output) / loaded.recipe.name
+    console().print(f"done: {folder / 'report.html'} · {folder / 'summary.json'}", highlight=False)
+
+
+def allowed_code(names: tuple[str, ...]) -> frozenset[str]:
+    """Names given with --allow-code and in the environment."""
+    listed = os.environ.get("ALIGNKIT_ALLOW_CODE", "").split(",")
+    return frozenset(n.strip() for n in (*names, *listed) if n.strip())

@@ -1,0 +1,23 @@
+"""The terminal: one rich console on stderr, shared so that log lines and progress bars do not tear each other."""
+
+import logging
+from functools import cache
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+
+@cache
+def console() -> Console:
+    """The shared console."""
+    return Console(stderr=True)
+
+
+def set_up_logging(verbose: bool = False) -> None:
+    """Log lines through the shared console."""
+    handler = RichHandler(console=console(), show_level=False, show_path=False, markup=False, log_time_format="%X")
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("alignkit")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False

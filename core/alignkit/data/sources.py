@@ -1,0 +1,140 @@
+"""Where rows come from: files, folders and hub data sets, each row with its place for error messages.
+
+Files are read as a stream, parquet in batches, hub data sets through `datasets` (memory-mapped); nothing is held whole.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from alignkit.data.lines import checked, is_array, json_array_rows, json_line_rows, text_rows
+from alignkit.data.rows import BadRow, Rows
+from alignkit.errors import UserError
+from alignkit.protocols import SourceRow
+
+logger = logging.getLogger("alignkit")
+
+HUB_NAME = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+?)(?::(?P<config>[\w.-]+))?$")
+_BATCH_ROWS = 1024
+
+
+def read_rows(path: str, split: str | None = None) -> Rows:
+    """Rows of a file, of the files in a folder (by name), or of a hub data set `owner/name` or `owner/name:config`.
+
+    Rows are dicts, or text lines for .txt. `split` is for hub data sets. The iterator raises BadRow with `file:line`
+    for a row that cannot be read and goes on behind it. Raises UserError for a source that cannot be read at all.
+    """
+    place = local_path(path)
+    if place is None:
+        return Rows(_hub_rows(path, split))
+    return Rows(_chained(files_of(place)))
+
+
+def local_path(source: str) -> Path | None:
+    """The existing file or folder that `source` names, None for a hub name; otherwise a UserError."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    if HUB_NAME.fullmatch(source) and not source.startswith(".") and _reader_of(path) is None:
+        return None
+    raise UserError(
+        "no such file or folder", where=source, hint="check the path; hub data sets are `owner/name`"
+    )
+
+
+def files_of(path: Path) -> list[Path]:
+    """The data files that `path` stands for. Raises UserError when it is of no known kind or an empty folder."""
+    if path.is_file():
+        if _reader_of(path) is None:
+            raise UserError(
+                "unknown kind of file", where=path, hint=f"known endings: {', '.join(_READERS)}, and .gz"
+            )
+        return [path]
+    inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    known = [p for p in inside if _reader_of(p) is not None]
+    if not known:
+        raise UserError(
+            "no data file in this folder", where=path, hint=f"known endings: {', '.join(_READERS)}"
+        )
+    for other in sorted({*inside} - {*known}):
+        logger.warning("%s is left out: not one of %s", other, ", ".join(_READERS))
+    return known
+
+
+def _chained(files: list[Path]) -> Iterator[SourceRow | BadRow]:
+    for path in files:
+        reader = _reader_of(path)
+        assert reader is not None
+        yield from reader(path)
+
+
+def _json_rows(path: Path) -> Iterator[SourceRow | BadRow]:
+    return json_array_rows(path) if is_array(path) else json_line_rows(path)
+
+
+def _parquet_rows(path: Path) -> Iterator[SourceRow | BadRow]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield checked(f"{path}:{number}", row)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        problem = f"the parquet file is damaged ({_first_line(error)}); the rows from here on are lost"
+        yield BadRow(problem, where=f"{path}:{number + 1}", reason="damaged parquet")
+
+
+_READERS: dict[str, Callable[[Path], Iterator[SourceRow | BadRow]]] = {
+    ".jsonl": json_line_rows,
+    ".json": _json_rows,
+    ".txt": text_rows,
+    ".parquet": _parquet_rows,
+}
+
+
+def _reader_of(path: Path) -> Callable[[Path], Iterator[SourceRow | BadRow]] | None:
+    name = path.name
+    if name.endswith(".gz") and not name.endswith(".parquet.gz"):
+        name = name.removesuffix(".gz")
+    return _READERS.get(Path(name).suffix)
+
+
+def _hub_rows(source: str, split: str | None) -> Iterator[SourceRow | BadRow]:
+    match = HUB_NAME.fullmatch(source)
+    assert match is not None
+    data = _loaded(match["name"], match["config"], split)
+    if isinstance(data, dict):
+        splits = sorted(str(s) for s in data)
+        if len(splits) > 1:
+            raise UserError(
+                "this data set has several splits",
+                where=source,
+                hint=f"set split to one of {', '.join(splits)}",
+            )
+        split, data = splits[0], next(iter(data.values()))
+    for number, row in enumerate(data, 1):
+        yield checked(f"{source}[{split}]:{number}", row)
+
+
+def _loaded(name: str, config: str | None, split: str | None) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config, split=split)
+    except Exception as error:
+        # Not found, no network, unknown configuration or split: the library has a class for each and no common one.
+        raise UserError(
+            f"cannot load the hub data set {name!r}: {type(error).__name__}: {_first_line(error)}",
+            where=name if config is None else f"{name}:{config}",
+            hint="check name, configuration, split and the network; there is no local file or folder of that name either",
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

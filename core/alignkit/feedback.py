@@ -1,0 +1,177 @@
+"""From judgements to preference pairs: the one place where the forms of feedback meet, whoever gave it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+
+from alignkit.errors import UserError
+from alignkit.records import (
+    Binary,
+    Candidate,
+    Content,
+    Critique,
+    Judgement,
+    Message,
+    Pairwise,
+    PreferencePair,
+    Ranking,
+    Rating,
+    Task,
+)
+
+# (first, second) in the task's order -> who voted -> that voter's probabilities that `first` is better.
+_Votes = dict[tuple[str, str], dict[str, list[float]]]
+
+
+def preference_pairs(
+    tasks: Sequence[Task],
+    judgements: Iterable[Judgement],
+    *,
+    rating_threshold: float = 1.0,
+    include_ties: bool = True,
+) -> list[PreferencePair]:
+    """Preference pairs of every task that has judgements, in the tasks' order.
+
+    Rankings give all cross-group pairs, and 0.5 for tied ones; ratings of one annotator a vote where they differ by at
+    least `rating_threshold`; binary judgements good x bad within the task; a critique's revision is preferred over the
+    original. `p` is the mean over annotators, each counted once, and `chosen` the side with p >= 0.5. Pairs of one
+    task form a group with weight 1/#pairs each (Ouyang et al. 2022, section 3.5). Judgements that failed or were
+    superseded, and pairs of equal texts, are left out. Raises UserError for a candidate that is not in its task.
+    """
+    judgements = list(judgements)
+    replaced = superseded_ids(judgements)
+    by_task: dict[str, list[Judgement]] = defaultdict(list)
+    for judgement in judgements:
+        if judgement.status == "ok" and judgement.id not in replaced:
+            by_task[judgement.task_id].append(judgement)
+    pairs: list[PreferencePair] = []
+    for task in tasks:
+        mine = by_task.get(task.id, [])
+        _check_candidates(task, mine)
+        found = [*_voted_pairs(task, mine, rating_threshold, include_ties), *_revised_pairs(task, mine)]
+        pairs += [pair.model_copy(update={"weight": 1 / len(found)}) for pair in found]
+    return pairs
+
+
+def superseded_ids(judgements: Iterable[Judgement]) -> set[str]:
+    """Ids of judgements that a later one replaces."""
+    return {j.supersedes for j in judgements if j.supersedes is not None}
+
+
+def judged_candidates(judgement: Judgement) -> list[str]:
+    """The candidate ids that a judgement names."""
+    payload = judgement.payload
+    if payload is None:
+        return []
+    if isinstance(payload, Ranking):
+        return [id for group in payload.groups for id in group]
+    if isinstance(payload, Pairwise):
+        return [payload.a, payload.b]
+    return [payload.candidate]
+
+
+def _check_candidates(task: Task, judgements: Iterable[Judgement]) -> None:
+    known = {c.id for c in task.candidates}
+    for judgement in judgements:
+        for id in judged_candidates(judgement):
+            if id not in known:
+                raise UserError(
+                    f"candidate {id!r} is not in task {task.id!r}", where=f"judgement {judgement.id}"
+                )
+
+
+def _voted_pairs(
+    task: Task, judgements: Sequence[Judgement], threshold: float, include_ties: bool
+) -> Iterator[PreferencePair]:
+    order = {candidate.id: n for n, candidate in enumerate(task.candidates)}
+    votes: _Votes = defaultdict(lambda: defaultdict(list))
+    for voter, better, other, p in _all_votes(judgements, threshold):
+        if order[better] <= order[other]:
+            votes[better, other][voter].append(p)
+        else:
+            votes[other, better][voter].append(1 - p)
+    for (first, second), by_voter in sorted(votes.items(), key=lambda v: (order[v[0][0]], order[v[0][1]])):
+        a, b = task.candidates[order[first]], task.candidates[order[second]]
+        p = _mean([_mean(own) for own in by_voter.values()])
+        if a.completion == b.completion or (p == 0.5 and not include_ties):
+            continue
+        yield _pair(task, a, b, p) if p >= 0.5 else _pair(task, b, a, 1 - p)
+
+
+def _all_votes(judgements: Sequence[Judgement], threshold: float) -> Iterator[tuple[str, str, str, float]]:
+    """(voter, a, b, probability that a is better)."""
+    for judgement in judgements:
+        voter, payload = judgement.annotator.id, judgement.payload
+        if isinstance(payload, Ranking):
+            for a, b, p in _ranked(payload):
+                yield voter, a, b, p
+        elif isinstance(payload, Pairwise) and payload.a != payload.b:
+            yield voter, payload.a, payload.b, payload.p_a
+    yield from _rated(judgements, threshold)
+    yield from _good_and_bad(judgements)
+
+
+def _ranked(ranking: Ranking) -> Iterator[tuple[str, str, float]]:
+    for group in ranking.groups:
+        for a, b in combinations(group, 2):
+            yield a, b, 0.5
+    for better, worse in combinations(ranking.groups, 2):
+        yield from ((a, b, 1.0) for a in better for b in worse)
+
+
+def _rated(judgements: Sequence[Judgement], threshold: float) -> Iterator[tuple[str, str, str, float]]:
+    """Ratings are compared within one annotator: people use a scale differently."""
+    values: dict[str, dict[str, float]] = defaultdict(dict)
+    for judgement in judgements:
+        if isinstance(judgement.payload, Rating):
+            values[judgement.annotator.id][judgement.payload.candidate] = judgement.payload.value
+    for voter, own in values.items():
+        for a, b in combinations(own, 2):
+            if own[a] != own[b] and abs(own[a] - own[b]) >= threshold:
+                yield voter, a, b, float(own[a] > own[b])
+
+
+def _good_and_bad(judgements: Sequence[Judgement]) -> Iterator[tuple[str, str, str, float]]:
+    """Every good against every bad answer, across annotators too: one thumb each is the usual case."""
+    binary = [(j.annotator.id, j.payload) for j in judgements if isinstance(j.payload, Binary)]
+    for good_voter, good in binary:
+        for bad_voter, bad in binary:
+            if good.good and not bad.good and good.candidate != bad.candidate:
+                voter = good_voter if good_voter == bad_voter else f"{good_voter}\n{bad_voter}"
+                yield voter, good.candidate, bad.candidate, 1.0
+
+
+def _revised_pairs(task: Task, judgements: Sequence[Judgement]) -> Iterator[PreferencePair]:
+    originals = {c.id: c for c in task.candidates}
+    for judgement in judgements:
+        payload = judgement.payload
+        if not isinstance(payload, Critique) or not (payload.revision or "").strip():
+            continue
+        assert payload.revision is not None
+        original = originals[payload.candidate].completion
+        if payload.revision != original:
+            yield PreferencePair(
+                prompt=task.prompt,
+                chosen=_answer(task, payload.revision),
+                rejected=_answer(task, original),
+                group=task.id,
+            )
+
+
+def _pair(task: Task, chosen: Candidate, rejected: Candidate, p: float) -> PreferencePair:
+    return PreferencePair(
+        prompt=task.prompt,
+        chosen=_answer(task, chosen.completion),
+        rejected=_answer(task, rejected.completion),
+        p=p,
+        group=task.id,
+    )
+
+
+def _answer(task: Task, completion: str) -> Content:
+    """Text for a text prompt, an assistant's message for a conversation, as TRL's two forms have it."""
+    return completion if isinstance(task.prompt, str) else (Message(role="assistant", content=completion),)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,53 @@
+"""Measuring a policy on prompts: score, KL to the reference, length, diversity. Nothing is trained."""
+
+from collections.abc import Mapping, Sequence
+
+from alignkit.batches import Rollout
+from alignkit.loop.logprobs import rollout_logprobs
+from alignkit.ops import Ops
+from alignkit.protocols import Policy, Sampler, Scores
+from alignkit.records import Prompt, Sampling
+
+
+def measure(
+    policy: Policy,
+    reference: Policy | None,
+    sampler: Sampler,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    sources: Mapping[str, Scores],
+    ops: Ops,
+    seed: int,
+    max_tokens: int,
+) -> tuple[dict[str, float], Rollout]:
+    """One completion per prompt; mean score of each source under its name, `kl` and the figures of `text_figures`.
+
+    `kl` is the log-ratio to the reference summed over tokens, averaged over samples (nats), at the sampling
+    temperature; it needs samples from the whole distribution, so it is left out under top-k, top-p or greedy.
+    """
+    rollout = sampler.rollout(policy, prompts, sampling, seed)
+    figures = text_figures(rollout)
+    for name, source in sources.items():
+        figures[name] = float(source.score(rollout).float().mean())
+    whole = sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.temperature > 0
+    if reference is not None and whole:
+        own_BT = rollout_logprobs(policy, rollout, ops, max_tokens)
+        ref_BT = rollout_logprobs(reference, rollout, ops, max_tokens)
+        figures["kl"] = float((own_BT - ref_BT).sum(-1).mean())
+    return figures, rollout
+
+
+def text_figures(rollout: Rollout) -> dict[str, float]:
+    """`length` (tokens), `missing_stop` (share), `distinct_2` (different word pairs / all, over the whole set)."""
+    count = len(rollout)
+    return {
+        "length": sum(len(c) for c in rollout.completion_ids) / count,
+        "missing_stop": sum(f != "stop" for f in rollout.finish) / count,
+        "distinct_2": distinct_n(rollout.texts, 2),
+    }
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Different n-grams of white-space words divided by all of them (Li et al. 2016)."""
+    grams = [tuple(words[i : i + n]) for t in texts for words in [t.split()] for i in range(len(words) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0

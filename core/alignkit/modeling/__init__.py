@@ -1,0 +1,1 @@
+"""transformers models behind the Protocols: text encoding, hidden states, scalar heads, model folders."""

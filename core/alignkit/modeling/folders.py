@@ -1,0 +1,85 @@
+"""Loading and saving model folders as transformers writes them: safetensors, config, tokenizer. No pickle."""
+
+from pathlib import Path
+from typing import Any
+
+from alignkit.errors import UserError
+from alignkit.files import atomic_folder, digest, fingerprint
+from alignkit.modeling.encoding import TextEncoder
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "vocab.txt")
+
+
+def check_model_path(path: str) -> None:
+    """Raise UserError if `path` is a folder that is no model, or a file system path that is not there.
+
+    A name like `owner/name` that is no local folder is taken as a hub name and is not checked here.
+    """
+    if path.startswith("@"):
+        return
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        if path.startswith(("/", ".", "~")) or path.count("/") > 1 or "\\" in path:
+            raise UserError("no such model folder", where=path, hint="check the path")
+        return
+    if not (folder / "config.json").is_file():
+        raise UserError("the folder holds no model: config.json is missing", where=path, hint="give a model folder")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(
+            "the model folder has no tokenizer",
+            where=path,
+            hint="save the tokenizer beside the weights: tokenizer.save_pretrained(FOLDER)",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            "the model folder has no safetensors weights", where=path, hint="convert them; pickle files are not read"
+        )
+
+
+def load(auto_class: Any, path: str, **options: Any) -> Any:
+    """`auto_class.from_pretrained(path)`; what transformers raises becomes a UserError."""
+    from transformers.utils import logging as transformers_logging
+
+    check_model_path(path)
+    # Bars and reports of every load and save would tear the run's own progress display.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        return auto_class.from_pretrained(path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise UserError(f"cannot load the model: {first}", where=path, hint="a local folder works offline") from None
+
+
+def load_encoder(path: str, model: Any, trust_remote_code: bool = False) -> TextEncoder:
+    """The tokenizer saved with a model, with every stop id its configs name."""
+    from transformers import AutoTokenizer
+
+    tokenizer = load(AutoTokenizer, path, trust_remote_code=trust_remote_code)
+    return TextEncoder(tokenizer, stop_ids(model), path)
+
+
+def stop_ids(model: Any) -> frozenset[int]:
+    """All end-of-sequence ids of a model's config and generation config."""
+    found: set[int] = set()
+    for config in (model.config, getattr(model, "generation_config", None)):
+        value = getattr(config, "eos_token_id", None)
+        if value is not None:
+            found.update([value] if isinstance(value, int) else value)
+    return frozenset(int(i) for i in found)
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a complete model folder, or none."""
+    with atomic_folder(folder) as temp:
+        model.save_pretrained(temp)
+        tokenizer.save_pretrained(temp)
+
+
+def revision(path: str) -> str:
+    """A short name for the exact weights: folder fingerprint, or the hub name."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return path
+    files = sorted(folder.glob("*.safetensors")) + [folder / "config.json"]
+    return digest({p.name: fingerprint(p) for p in files if p.is_file()})[:12]

@@ -1,0 +1,101 @@
+"""A transformer with one scalar head: reward model and critic.
+
+The folder is a plain one-label sequence classifier for transformers. Scores are read here at the true last token of
+each row, told by the mask and not by comparing ids with the pad id, so that pad may equal the end token.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignkit.batches import Row, TokenBatch
+from alignkit.errors import UserError
+from alignkit.modeling import folders
+from alignkit.modeling.backbone import hidden_states
+from alignkit.modeling.encoding import TextEncoder
+from alignkit.records import Content
+from alignkit.training.batching import micro_batches
+
+
+class SequenceScorer:
+    """Wraps a transformers `…ForSequenceClassification` with one label and a linear head named `score`."""
+
+    def __init__(self, module: Any, encoder: TextEncoder) -> None:
+        if not isinstance(getattr(module, "score", None), torch.nn.Linear) or module.score.out_features != 1:
+            raise UserError(
+                f"{type(module).__name__} has no one-label linear head named 'score'",
+                where=encoder.name,
+                hint="use a decoder whose sequence classifier follows transformers' generic form",
+            )
+        self.module = module
+        self.encoder = encoder
+
+    @classmethod
+    def load(cls, path: str, device: torch.device, dtype: str = "float32", **options: Any) -> "SequenceScorer":
+        """Load a saved scorer, or the backbone of a language model with a new head."""
+        from transformers import AutoModelForSequenceClassification
+
+        module = folders.load(
+            AutoModelForSequenceClassification, path, num_labels=1, dtype=getattr(torch, dtype), **options
+        )
+        scorer = cls(module.to(device), folders.load_encoder(path, module))
+        scorer.module.config.pad_token_id = scorer.encoder.pad_id
+        return scorer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.module.parameters())).device
+
+    def init_head(self, generator: torch.Generator | None) -> None:
+        """New head weights: N(0, 1/(H + 1)) as in Ziegler et al. 2019 for a reward model, zero without a generator."""
+        weight = self.module.score.weight
+        with torch.no_grad():
+            if generator is None:
+                weight.zero_()
+            else:
+                noise = torch.randn(weight.shape, generator=generator) / (weight.shape[1] + 1) ** 0.5
+                weight.copy_(noise)
+            if self.module.score.bias is not None:
+                self.module.score.bias.zero_()
+
+    def row(self, prompt: Content, completion: Content) -> list[int]:
+        """Ids as the scorer reads them: prompt, completion, one stop token."""
+        return self.encoder.prompt(prompt) + self.encoder.completion(prompt, completion)
+
+    def closed(self, ids: Sequence[int]) -> list[int]:
+        """Sampled ids with a stop token at the end, so that a completion cut for length is read like any other."""
+        return list(ids) if ids and ids[-1] in self.encoder.stop_ids else [*ids, self.encoder.end_id]
+
+    def last_token_scores(self, batch: TokenBatch) -> Tensor:
+        """Score of each row at its last real token, [B], float32."""
+        h_BTH = hidden_states(self.module, batch)
+        last_B = batch.mask_BT.long().sum(-1) - 1
+        h_BH = h_BTH[torch.arange(len(last_B), device=last_B.device), last_B]
+        scores: Tensor = self.module.score(h_BH).squeeze(-1).float()
+        return scores
+
+    def score_rows(self, rows: Sequence[Sequence[int]], max_tokens: int = 16384) -> Tensor:
+        """Scores of many rows without gradient, [B] on the CPU, in the order given."""
+        out_B = torch.zeros(len(rows))
+        self.module.eval()
+        with torch.no_grad():
+            for indices in micro_batches([len(r) for r in rows], max_tokens):
+                batch = TokenBatch.from_rows(
+                    [Row(rows[i], [False] * len(rows[i])) for i in indices], self.encoder.pad_id, self.device
+                )
+                out_B[indices] = self.last_token_scores(batch).cpu()
+        return out_B
+
+    def values(self, batch: TokenBatch) -> Tensor:
+        """Head at the states before each target token, [N], float32."""
+        h_NH = batch.select(hidden_states(self.module, batch))
+        values_N: Tensor = self.module.score(h_NH).squeeze(-1).float()
+        return values_N
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that transformers loads."""
+        folders.save(self.module, self.encoder.tokenizer, folder)

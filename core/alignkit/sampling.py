@@ -1,0 +1,63 @@
+"""Sampling from a model outside a run (`alignkit sample`)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alignkit.context import BuildContext, RunInfo
+from alignkit.data.store import RecordFile
+from alignkit.device import choose_device
+from alignkit.errors import UserError
+from alignkit.manager import PluginManager
+from alignkit.ops import choose_ops
+from alignkit.protocols import Policy, Sampler
+from alignkit.recipe import ComponentSpec, Recipe, StepSpec
+from alignkit.recipe.check import resolve, validated
+from alignkit.recipe.source import Lines
+from alignkit.records import Message, Prompt, Sampling, plain_text
+
+
+def sample_model(
+    model: str, texts: list[str], file: Path | None, options: dict[str, Any], seed: int
+) -> Iterator[tuple[str, str]]:
+    """Pairs (prompt, completion). `options` are fields of `Sampling`."""
+    sampling = validated(Sampling, options, Lines("command line"))
+    manager = PluginManager()
+    manager.load_entry_points()
+    spec = ComponentSpec(name="causal_lm", path=model)
+    resolve(manager, "policy", spec, Lines("command line"), preflight=True)
+    context = _context(manager, spec, seed)
+    policy: Policy = context.build("policy", spec)
+    sampler: Sampler = context.build("sampler", ComponentSpec(name="hf"))
+    if file is not None:
+        prompts = list(RecordFile(file, Prompt))
+        if not prompts:
+            raise UserError("the file has no prompt", where=file)
+    else:
+        prompts = [_prompt(policy, text) for text in texts]
+    rollout = sampler.rollout(policy, prompts, sampling, seed)
+    for prompt, text in zip(prompts, rollout.texts, strict=True):
+        yield plain_text(prompt.prompt), text
+
+
+def _prompt(policy: Policy, text: str) -> Prompt:
+    chat = getattr(policy, "has_chat_template", False)
+    return Prompt(prompt=(Message(role="user", content=text),) if chat else text)
+
+
+def _context(manager: PluginManager, spec: ComponentSpec, seed: int) -> BuildContext:
+    device = choose_device("auto")
+    recipe = Recipe(name="sample", policy=spec, steps=(StepSpec(id="sample", step="sample"),))
+
+    def no_reference(reference: str) -> Path:
+        raise UserError(f"{reference} has no meaning outside a run", where="command line")
+
+    return BuildContext(
+        manager=manager,
+        recipe=recipe,
+        run=RunInfo("sample", Path(), seed, 1, manager.versions()),
+        device=device,
+        ops=choose_ops(manager, "auto", device),
+        resolve_reference=no_reference,
+        seed=seed,
+    )

@@ -1,0 +1,1 @@
+"""What every training stage shares: optimizers and schedules, batching, the token-loss loop."""

@@ -1,0 +1,91 @@
+"""The loop behind `pretrain` and `sft`: maximum likelihood of the target tokens."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from alignkit.batches import Row, TokenBatch
+from alignkit.context import StepContext
+from alignkit.errors import UserError
+from alignkit.protocols import Policy
+from alignkit.training.batching import micro_batches, shuffled_batches
+from alignkit.training.config import TokenTrainingConfig
+from alignkit.training.optimizer import Optimizer
+
+
+def fit_tokens(
+    policy: Policy,
+    rows: Sequence[Row],
+    eval_rows: Sequence[Row],
+    config: TokenTrainingConfig,
+    context: StepContext,
+) -> dict[str, float]:
+    """Train `policy` on the target tokens of `rows`; returns final losses (nats per token) and counts.
+
+    The loss of a step is the sum over all its target tokens divided by their number, whatever the micro-batches are.
+    """
+    if not any(any(r.target) for r in rows):
+        raise UserError("no row has a token to train on", where=f"step {context.step_id}", hint="raise max_length")
+    per_epoch = math.ceil(len(rows) / config.batch_size)
+    total = max(1, round(per_epoch * config.epochs))
+    optimizer = Optimizer(policy.module.parameters(), config, total)
+    generator = torch.Generator().manual_seed(context.seed)
+    context.start_progress(total, "step")
+    step, tokens, window = 0, 0, 0.0
+    while step < total:
+        for indices in shuffled_batches(len(rows), config.batch_size, generator)[: total - step]:
+            batch_rows = [rows[i] for i in indices]
+            policy.module.train()
+            lr = optimizer.lr
+            loss, count = accumulate_token_loss(policy, batch_rows, config.micro_batch_tokens, context)
+            norm = optimizer.step()
+            step += 1
+            tokens += count
+            window += loss
+            if step % config.log_every == 0 or step == total:
+                since = (step - 1) % config.log_every + 1
+                context.log(step, {"loss": window / since, "lr": lr, "grad_norm": norm})
+                window = 0.0
+    result = {"tokens": float(tokens), "steps": float(total), "loss": token_loss(policy, rows[:512], config, context)}
+    if eval_rows:
+        result["heldout_loss"] = token_loss(policy, eval_rows, config, context)
+        context.log(total, {"heldout_loss": result["heldout_loss"]})
+    return result
+
+
+def accumulate_token_loss(
+    policy: Policy, rows: Sequence[Row], max_tokens: int, context: StepContext
+) -> tuple[float, int]:
+    """Backward of the mean negative log-likelihood over all target tokens of `rows`; returns (loss, tokens)."""
+    count = sum(sum(r.target) for r in rows)
+    if count == 0:
+        raise UserError("a batch has no token to train on", where=f"step {context.step_id}", hint="raise max_length")
+    total = 0.0
+    for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
+        batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
+        if batch.tokens == 0:
+            continue
+        h_NH, head = policy.hidden(batch)
+        logp_N, _ = context.ops.linear_logprob(h_NH, head, batch.targets_N)
+        loss = -logp_N.sum() / count
+        loss.backward()
+        total += float(loss.detach())
+    return total, count
+
+
+def token_loss(
+    policy: Policy, rows: Sequence[Row], config: TokenTrainingConfig, context: StepContext
+) -> float:
+    """Mean negative log-likelihood per target token, without gradient."""
+    policy.module.eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for indices in micro_batches([len(r.ids) for r in rows], config.micro_batch_tokens):
+            batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
+            if batch.tokens:
+                h_NH, head = policy.hidden(batch)
+                logp_N, _ = context.ops.linear_logprob(h_NH, head, batch.targets_N)
+                total -= float(logp_N.sum())
+                count += batch.tokens
+    return total / max(1, count)

@@ -1,0 +1,1 @@
+"""The built-in forms of data rows: text, prompts, demonstrations, preferences, transcripts, labelled texts."""

@@ -1,0 +1,93 @@
+"""Preference pairs from labelled texts: of two texts with different labels the higher one is chosen."""
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from pydantic import Field
+
+from alignkit.components import Config
+from alignkit.data.rows import BadRow
+from alignkit.errors import UserError
+from alignkit.protocols import SourceRow
+from alignkit.records import PreferencePair
+from alignkit_plugins.data_formats import columns
+
+_PATIENCE = 10_000
+
+
+class ClassesConfig(Config):
+    """Options of the `classes` format."""
+
+    text_field: str = Field("text", description="column with the text")
+    label_field: str = Field("label", description="column with the label, a number; higher is better")
+    pairs: int = Field(ge=1, description="how many different pairs to draw")
+    seed: int = Field(0, description="seed of the drawing")
+
+
+class ClassesFormat:
+    """Rows {text, label} become ("preferences", PreferencePair) with an empty prompt.
+
+    All texts are held in memory: a pair may join the first row with the last.
+    """
+
+    generates = False
+
+    def __init__(self, config: ClassesConfig) -> None:
+        self._config = config
+        self._found: dict[str, tuple[float, str]] = {}
+
+    def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, PreferencePair]]:
+        """Pairs drawn evenly over all pairs of texts with different labels."""
+        for source in rows:
+            self._add(columns.row_object(source), source.where)
+        texts = [(text, label) for text, (label, _) in self._found.items()]
+        self._check_enough(Counter(label for _, label in texts))
+        rng = random.Random(self._config.seed)
+        drawn: set[tuple[int, int]] = set()
+        misses = 0
+        while len(drawn) < self._config.pairs:
+            better, worse = rng.randrange(len(texts)), rng.randrange(len(texts))
+            if texts[better][1] <= texts[worse][1] or (better, worse) in drawn:
+                misses += 1
+                if misses > _PATIENCE:
+                    better, worse = _first_free(texts, drawn)
+                else:
+                    continue
+            misses = 0
+            drawn.add((better, worse))
+            yield "preferences", PreferencePair(prompt="", chosen=texts[better][0], rejected=texts[worse][0])
+
+    def _add(self, row: dict[str, object], where: str) -> None:
+        name = self._config.text_field
+        text = columns.filled(row, name)
+        if not isinstance(text, str):
+            raise BadRow(f"column {name!r} is a list of messages, not text", reason="wrong type")
+        label = columns.number(row, self._config.label_field)
+        before, first = self._found.setdefault(text, (label, where))
+        if before != label:
+            problem = f"the same text has label {label:g} here and {before:g} in {first}"
+            raise BadRow(problem, reason="two labels for one text")
+
+    def _check_enough(self, sizes: Counter[float]) -> None:
+        total = sum(sizes.values())
+        possible = (total * total - sum(n * n for n in sizes.values())) // 2
+        if possible < self._config.pairs:
+            raise UserError(
+                f"{self._config.pairs} pairs are asked for, the texts make {possible}: {total} different texts with "
+                f"{len(sizes)} labels",
+                where="format classes",
+                hint=f"set pairs to {possible} or less"
+                if possible
+                else "pairs need texts with different labels",
+            )
+
+
+def _first_free(texts: list[tuple[str, float]], drawn: set[tuple[int, int]]) -> tuple[int, int]:
+    """The first pair that was not drawn: for the last few, when drawing hits old ones only."""
+    return next(
+        (a, b)
+        for a, (_, high) in enumerate(texts)
+        for b, (_, low) in enumerate(texts)
+        if high > low and (a, b) not in drawn
+    )

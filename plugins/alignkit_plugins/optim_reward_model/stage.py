@@ -1,0 +1,162 @@
+"""Bradley-Terry reward model: -w log sigmoid(r_chosen - r_rejected - m) over all pairs of a ranking at once."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignkit.batches import Row, TokenBatch
+from alignkit.data.store import RecordFile
+from alignkit.errors import UserError
+from alignkit.modeling.backbone import hidden_states
+from alignkit.modeling.scorer import SequenceScorer
+from alignkit.ops import Ops
+from alignkit.protocols import FitTask
+from alignkit.records import PreferencePair, plain_text
+from alignkit.training.batching import micro_batches, shuffled_batches
+from alignkit.training.optimizer import Optimizer
+from alignkit_plugins.optim_reward_model.config import RewardModelConfig
+from alignkit_plugins.optim_reward_model.groups import Group, Grouped, flatten, make_groups
+
+
+class RewardModelStage:
+    """Satisfies `alignkit.protocols.DataStage`."""
+
+    reads = "preferences"
+    makes = "reward_model"
+
+    def __init__(self, config: RewardModelConfig) -> None:
+        self.config = config
+
+    def fit(self, task: FitTask) -> dict[str, Any]:
+        """Train and save; accuracy is measured on held-out prompts beside the longest-answer baseline."""
+        if task.model_path is None:
+            raise UserError("reward_model starts from a language model", where="policy", hint="set policy: '@sft'")
+        context = task.context
+        torch.manual_seed(context.seed)
+        scorer = SequenceScorer.load(task.model_path, context.device)
+        scorer.init_head(torch.Generator().manual_seed(context.seed))
+        data = self._groups(scorer, task.data)
+        if not data.groups:
+            raise UserError("no pair fits max_length", where=task.data.path, hint="raise max_length")
+        summary: dict[str, Any] = {
+            "pairs": sum(len(g.pairs) for g in data.groups),
+            "groups": len(data.groups),
+            "dropped_too_long": data.dropped,
+        }
+        heldout = self._groups(scorer, task.eval_data) if task.eval_data else None
+        steps = self._train(scorer, data.groups, task)
+        scorer.save(context.folder / "model")
+        if heldout is not None and heldout.groups and task.eval_data is not None:
+            summary["heldout_pairs"] = sum(len(g.pairs) for g in heldout.groups)
+            summary["accuracy"] = pair_accuracy(scorer, heldout.groups)
+            summary["accuracy_longest_baseline"] = longest_baseline(task.eval_data)
+            context.log(steps, {"heldout_accuracy": summary["accuracy"]})
+        summary["train_accuracy"] = pair_accuracy(scorer, data.groups[:2000])
+        return summary
+
+    def _groups(self, scorer: SequenceScorer, pairs: RecordFile[PreferencePair]) -> Grouped:
+        return make_groups(pairs, scorer.row, self.config.max_length, self.config.too_long, str(pairs.path))
+
+    def _train(self, scorer: SequenceScorer, groups: Sequence[Group], task: FitTask) -> int:
+        config, context = self.config, task.context
+        total = max(1, round(math.ceil(len(groups) / config.batch_size) * config.epochs))
+        optimizer = Optimizer(scorer.module.parameters(), config, total)
+        generator = torch.Generator().manual_seed(context.seed)
+        context.start_progress(total, "step")
+        step, window_loss, window_right = 0, 0.0, 0.0
+        while step < total:
+            for indices in shuffled_batches(len(groups), config.batch_size, generator)[: total - step]:
+                scorer.module.train()
+                lr = optimizer.lr
+                loss, accuracy = accumulate_pair_loss(scorer, [groups[i] for i in indices], config, context.ops)
+                norm = optimizer.step()
+                step += 1
+                window_loss += loss
+                window_right += accuracy
+                if step % config.log_every == 0 or step == total:
+                    since = (step - 1) % config.log_every + 1
+                    row = {"loss": window_loss / since, "accuracy": window_right / since, "lr": lr, "grad_norm": norm}
+                    context.log(step, row)
+                    window_loss = window_right = 0.0
+        return total
+
+
+def accumulate_pair_loss(
+    scorer: SequenceScorer, groups: Sequence[Group], config: RewardModelConfig, ops: Ops
+) -> tuple[float, float]:
+    """Backward of the weighted mean pair loss of a batch of groups; returns (loss, accuracy).
+
+    The denominator is the sum of all weights in the batch, so micro-batches change nothing. A group is never split
+    over two forward passes.
+    """
+    denominator = sum(w for g in groups for *_, w in g.pairs)
+    if denominator <= 0:
+        raise UserError("every pair of a batch has weight 0", hint="remove pairs without weight")
+    widths = [max(len(r) for r in g.rows) * len(g.rows) for g in groups]
+    total, right, count = 0.0, 0.0, 0
+    for indices in micro_batches(widths, max(config.micro_batch_tokens, 1)):
+        rows, pairs = flatten([groups[i] for i in indices])
+        scores_B = training_scores(scorer, rows, config.dropout)
+        a_P, b_P, p_P, margin_P, weight_P = _columns(pairs, scores_B.device)
+        loss_P = ops.pairwise_loss(scores_B[a_P], scores_B[b_P], p_P, margin_P, weight_P)
+        loss = loss_P.sum() / denominator
+        if config.centering:
+            sums_P = scores_B[a_P] + scores_B[b_P]
+            loss = loss + config.centering * (weight_P * sums_P.square()).sum() / denominator
+        loss.backward()
+        total += float(loss.detach())
+        right += float(_right(scores_B.detach(), a_P, b_P).sum())
+        count += len(pairs)
+    return total, right / count
+
+
+def training_scores(scorer: SequenceScorer, rows: Sequence[Sequence[int]], dropout: float) -> Tensor:
+    """Scores with gradient, [B]; `dropout` acts on the hidden state that the head reads."""
+    batch = TokenBatch.from_rows([Row(r, [False] * len(r)) for r in rows], scorer.encoder.pad_id, scorer.device)
+    if not dropout:
+        return scorer.last_token_scores(batch)
+    h_BTH = hidden_states(scorer.module, batch)
+    last_B = batch.mask_BT.long().sum(-1) - 1
+    h_BH = torch.nn.functional.dropout(h_BTH[torch.arange(len(rows), device=h_BTH.device), last_B], dropout)
+    scores_B: Tensor = scorer.module.score(h_BH).squeeze(-1).float()
+    return scores_B
+
+
+def _columns(
+    pairs: Sequence[tuple[int, int, float, float, float]], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    a, b, p, margin, weight = zip(*pairs, strict=True)
+    index = [torch.tensor(column, device=device) for column in (a, b)]
+    number = [torch.tensor(column, dtype=torch.float32, device=device) for column in (p, margin, weight)]
+    return index[0], index[1], number[0], number[1], number[2]
+
+
+def _right(scores_B: Tensor, a_P: Tensor, b_P: Tensor) -> Tensor:
+    difference_P = scores_B[a_P] - scores_B[b_P]
+    return (difference_P > 0).float() + 0.5 * (difference_P == 0).float()
+
+
+def pair_accuracy(scorer: SequenceScorer, groups: Sequence[Group]) -> float:
+    """Share of pairs whose preferred side scores higher; equal scores count half, tied pairs (p = 0.5) are left out."""
+    rows, pairs = flatten(groups)
+    scores_B = scorer.score_rows(rows)
+    decided = [(a, b) if p > 0.5 else (b, a) for a, b, p, _, _ in pairs if p != 0.5]
+    if not decided:
+        return float("nan")
+    a_P, b_P = torch.tensor(decided).unbind(-1)
+    return float(_right(scores_B, a_P, b_P).mean())
+
+
+def longest_baseline(pairs: RecordFile[PreferencePair]) -> float:
+    """Accuracy of "the longer answer (in characters) is better" on the same pairs; equal lengths count half."""
+    points: list[float] = []
+    for pair in pairs:
+        if pair.p == 0.5:
+            continue
+        chosen, rejected = len(plain_text(pair.chosen)), len(plain_text(pair.rejected))
+        better, worse = (chosen, rejected) if pair.p > 0.5 else (rejected, chosen)
+        points.append(0.5 if better == worse else float(better > worse))
+    return sum(points) / len(points) if points else float("nan")

@@ -1,0 +1,97 @@
+"""Supervised fine-tuning: maximum likelihood of the completion, end token included, given the prompt."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from alignkit.batches import Row
+from alignkit.errors import UserError
+from alignkit.protocols import FitTask, Policy
+from alignkit.records import Demonstration
+from alignkit.training.tokens import fit_tokens
+from alignkit_plugins.optim_sft.config import SFTConfig
+
+
+class Encoded(NamedTuple):
+    """Rows and what became of those that were too long."""
+
+    rows: list[Row]
+    dropped: int
+    cut: int
+
+
+class SFT:
+    """Satisfies `alignkit.protocols.DataStage`."""
+
+    reads = "demonstrations"
+
+    def __init__(self, config: SFTConfig) -> None:
+        self.config = config
+
+    def fit(self, task: FitTask) -> dict[str, Any]:
+        """Train and save; the summary holds losses in nats per completion token."""
+        policy = task.policy()
+        data = encode(policy, task.data, self.config, str(task.data.path))
+        if not data.rows:
+            raise UserError(
+                f"all {data.dropped} rows are longer than max_length {self.config.max_length}",
+                where=task.data.path,
+                hint="raise max_length",
+            )
+        heldout = encode(policy, task.eval_data, self.config, str(task.eval_data.path)) if task.eval_data else None
+        rows = pack(data.rows, self.config.max_length) if self.config.packing else data.rows
+        result = fit_tokens(policy, rows, heldout.rows if heldout else [], self.config, task.context)
+        policy.save(task.context.folder / "model")
+        counts = {"demonstrations": len(task.data), "dropped_too_long": data.dropped, "cut_too_long": data.cut}
+        return {**counts, **result}
+
+
+def encode(policy: Policy, records: Iterable[Demonstration], config: SFTConfig, name: str) -> Encoded:
+    """Demonstrations as rows. A row cut so that no completion token is left is dropped and counted."""
+    rows: list[Row] = []
+    dropped = cut = 0
+    for number, record in enumerate(records, 1):
+        prompt = policy.encode_prompt(record.prompt)
+        completion = policy.encode_completion(record.prompt, record.completion)
+        length = len(prompt) + len(completion)
+        if length > config.max_length:
+            if config.too_long == "error":
+                raise UserError(
+                    f"{length} tokens are more than max_length {config.max_length}",
+                    where=f"{name}:{number}",
+                    hint="raise max_length, or set too_long: drop or truncate",
+                )
+            completion = completion[: max(0, config.max_length - len(prompt))]
+            if config.too_long == "drop" or not completion:
+                dropped += 1
+                continue
+            cut += 1
+        rows.append(Row(prompt + completion, [False] * len(prompt) + [True] * len(completion)))
+    return Encoded(rows, dropped, cut)
+
+
+def pack(rows: Sequence[Row], length: int) -> list[Row]:
+    """First-fit decreasing: several rows in one, positions restarting at 0 for each."""
+    bins: list[list[Row]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda r: len(r.ids), reverse=True):
+        place = next((i for i, free in enumerate(room) if free >= len(row.ids)), None)
+        if place is None:
+            bins.append([row])
+            room.append(length - len(row.ids))
+        else:
+            bins[place].append(row)
+            room[place] -= len(row.ids)
+            if room[place] < 2:  # nothing fits a full bin; taking it out keeps the search short
+                room[place] = 0
+    return [_join(members) for members in bins]
+
+
+def _join(rows: Sequence[Row]) -> Row:
+    ids: list[int] = []
+    target: list[bool] = []
+    positions: list[int] = []
+    for row in rows:
+        ids += row.ids
+        target += row.target
+        positions += range(len(row.ids))
+    return Row(ids, target, positions)

@@ -1,0 +1,54 @@
+"""Options of the `causal_lm` policy."""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from alignkit.components import Config
+
+# Sizes for a CPU; the numbers are transformers config fields of Llama.
+PRESETS: dict[str, dict[str, Any]] = {
+    "nano": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "tiny": {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "small": {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4},
+}
+COMMON: dict[str, Any] = {"max_position_embeddings": 512, "tie_word_embeddings": True}
+
+
+class InitConfig(BaseModel):
+    """A new model from a transformers config; further keys are fields of that config."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    preset: Literal["nano", "tiny", "small"] | None = Field(None, description="a size of our own for small machines")
+    model_type: str = Field("llama", description="transformers model type")
+
+    def fields(self) -> dict[str, Any]:
+        """Config fields: the preset's, overridden by the keys given."""
+        return {**(COMMON | PRESETS[self.preset] if self.preset else {}), **(self.model_extra or {})}
+
+
+class TokenizerConfig(Config):
+    """A byte-level BPE tokenizer trained for a new model."""
+
+    train_on: str = Field(description="reference to a data step, for example @corpus")
+    vocab_size: int = Field(1024, ge=260, description="entries, the 256 bytes and special tokens included")
+    chat: bool = Field(False, description="add turn tokens and a ChatML template")
+    max_records: int = Field(100_000, ge=1, description="records read for training, from the start of each part")
+
+
+class CausalLMConfig(Config):
+    """A causal language model: from a folder or hub name (`path`), or new (`init` and `tokenizer`)."""
+
+    path: str | None = Field(None, description="model folder, hub name or @step")
+    init: InitConfig | None = Field(None, description="make a new model instead")
+    tokenizer: TokenizerConfig | None = Field(None, description="train a tokenizer for the new model")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the weights")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model; off for good reasons")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.path is None) == (self.init is None):
+            raise ValueError("give either path (an existing model) or init (a new one)")
+        if (self.init is None) != (self.tokenizer is None):
+            raise ValueError("init and tokenizer belong together: a new model gets a new tokenizer")
+        return self

@@ -1,0 +1,32 @@
+"""Registers the policy `causal_lm`."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from alignkit import Component, hookimpl
+from alignkit_plugins.policy_causal_lm.config import CausalLMConfig
+
+if TYPE_CHECKING:
+    from alignkit.context import BuildContext
+
+
+def build(config: CausalLMConfig, context: "BuildContext") -> Any:
+    """Load or make the model."""
+    from alignkit_plugins.policy_causal_lm.policy import build_policy
+
+    return build_policy(config, context)
+
+
+def check(config: CausalLMConfig) -> None:
+    """The folder must be a complete model."""
+    if config.path is not None:
+        from alignkit.modeling.folders import check_model_path
+
+        check_model_path(config.path)
+
+
+@hookimpl
+def alignkit_policies() -> Iterable[Component]:
+    """The built-in policy."""
+    summary = "any transformers causal language model, by path, hub name or new from a config"
+    return [Component(name="causal_lm", build=build, config=CausalLMConfig, check=check, summary=summary)]

@@ -1,0 +1,158 @@
+"""The `causal_lm` policy: a transformers model seen through hidden states and its vocabulary projection."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignkit.batches import Head, TokenBatch
+from alignkit.context import BuildContext
+from alignkit.errors import UserError, did_you_mean
+from alignkit.modeling import folders
+from alignkit.modeling.backbone import hidden_states
+from alignkit.modeling.encoding import TextEncoder
+from alignkit.modeling.scorer import SequenceScorer
+from alignkit.ops.linear_logprob import project
+from alignkit.records import Content
+from alignkit_plugins.policy_causal_lm.config import CausalLMConfig, InitConfig
+from alignkit_plugins.policy_causal_lm.tokenizer import train_tokenizer
+
+
+class CausalLM:
+    """Satisfies `alignkit.protocols.Policy`."""
+
+    def __init__(self, module: Any, encoder: TextEncoder, revision: str) -> None:
+        self.module = module
+        self.encoder = encoder
+        self.revision = revision
+        self.pad_id = encoder.pad_id
+        self.tokenizer_id = encoder.tokenizer_id
+        self.stop_ids = encoder.stop_ids
+        self.max_positions: int | None = getattr(module.config, "max_position_embeddings", None)
+        self._check_head()
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether prompts can be conversations."""
+        return bool(getattr(self.encoder.tokenizer, "chat_template", None))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.module.parameters())).device
+
+    def encode_prompt(self, prompt: Content) -> list[int]:
+        """See `TextEncoder.prompt`."""
+        return self.encoder.prompt(prompt)
+
+    def encode_completion(self, prompt: Content, completion: Content) -> list[int]:
+        """See `TextEncoder.completion`."""
+        return self.encoder.completion(prompt, completion)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `TextEncoder.decode`."""
+        return self.encoder.decode(ids)
+
+    def hidden(self, batch: TokenBatch) -> tuple[Tensor, Head]:
+        """Hidden states before each target token [N, H], and the projection."""
+        return batch.select(hidden_states(self.module, batch)), self.head
+
+    @property
+    def head(self) -> Head:
+        """The model's vocabulary projection with what its config does to logits."""
+        output = self.module.get_output_embeddings()
+        config = self.module.config
+        scale = float(getattr(config, "logit_scale", None) or 1.0)  # Cohere multiplies
+        scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
+        return Head(output.weight, output.bias, getattr(config, "final_logit_softcapping", None), scale)
+
+    def critic(self, init: str | Path | None) -> SequenceScorer:
+        """A critic with a zero head; the backbone is this policy's (a copy) or that of the folder `init`."""
+        from transformers import AutoModelForSequenceClassification
+
+        if init is not None:
+            scorer = SequenceScorer.load(str(init), self.device)
+        else:
+            module = AutoModelForSequenceClassification.from_config(self.module.config, num_labels=1)
+            scorer = SequenceScorer(module.to(self.device, self.module.dtype), self.encoder)
+            scorer.module.base_model.load_state_dict(self.module.base_model.state_dict())
+        scorer.init_head(None)
+        return scorer
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that transformers and vLLM load."""
+        folders.save(self.module, self.encoder.tokenizer, folder)
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Hidden state times projection must be the model's own logits, or every log-prob would be wrong."""
+        self.module.eval()
+        ids = torch.tensor([[self.encoder.end_id, 0, 1, 2]], device=self.device)
+        own = self.module(ids).logits[0, :-1].float()
+        batch = TokenBatch(ids, ids >= 0, torch.tensor([[False, True, True, True]], device=self.device),
+                           torch.arange(4, device=self.device)[None])
+        h_NH, head = self.hidden(batch)
+        if not torch.allclose(project(h_NH, head).float(), own, rtol=1e-2, atol=1e-2):
+            raise UserError(
+                f"{type(self.module).__name__} computes logits in a way that is not known here",
+                where=self.encoder.name,
+                hint="this architecture needs its own policy plugin",
+            )
+
+
+def build_policy(config: CausalLMConfig, context: BuildContext) -> CausalLM:
+    """Load the model at `path`, or make a new one with a new tokenizer."""
+    from transformers import AutoModelForCausalLM
+
+    if config.init is not None:
+        return _new(config, context)
+    assert config.path is not None
+    path = str(context.resolve(config.path)) if config.path.startswith("@") else config.path
+    module = folders.load(
+        AutoModelForCausalLM,
+        path,
+        dtype=getattr(torch, config.dtype),
+        trust_remote_code=config.trust_remote_code,
+    )
+    encoder = folders.load_encoder(path, module, config.trust_remote_code)
+    return CausalLM(module.to(context.device), encoder, folders.revision(path))
+
+
+def _new(config: CausalLMConfig, context: BuildContext) -> CausalLM:
+    from transformers import AutoModelForCausalLM
+
+    assert config.init is not None
+    assert config.tokenizer is not None
+    model_config = _model_config(config.init)
+    tokenizer = train_tokenizer(config.tokenizer, context, model_config.max_position_embeddings)
+    model_config.vocab_size = len(tokenizer)
+    model_config.bos_token_id = tokenizer.bos_token_id
+    model_config.eos_token_id = tokenizer.eos_token_id
+    model_config.pad_token_id = tokenizer.pad_token_id
+    torch.manual_seed(context.seed)
+    module = AutoModelForCausalLM.from_config(model_config, dtype=getattr(torch, config.dtype))
+    # transformers fills the generation config from class defaults otherwise.
+    module.generation_config.eos_token_id = tokenizer.eos_token_id
+    module.generation_config.bos_token_id = tokenizer.bos_token_id
+    module.generation_config.pad_token_id = tokenizer.pad_token_id
+    encoder = TextEncoder(tokenizer, folders.stop_ids(module), "the new tokenizer")
+    return CausalLM(module.to(context.device), encoder, f"new-{context.seed}")
+
+
+def _model_config(init: InitConfig) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        default = AutoConfig.for_model(init.model_type)
+    except ValueError:
+        raise UserError(f"transformers has no model type {init.model_type!r}", where="policy.init.model_type") from None
+    known = [k for k in default.to_dict() if not k.startswith("_")]
+    for key in init.fields():
+        if not hasattr(default, key):
+            raise UserError(
+                f"the config of {init.model_type} has no field {key!r}{did_you_mean(key, known)}",
+                where=f"policy.init.{key}",
+            )
+    return AutoConfig.for_model(init.model_type, **init.fields())

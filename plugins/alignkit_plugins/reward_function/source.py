@@ -1,0 +1,66 @@
+"""Calls a user's function on prompts and completions. Recipes of strangers can name code, so nothing is imported
+that the person at the keyboard did not allow."""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignkit.batches import Rollout
+from alignkit.errors import Fault, UserError
+from alignkit.records import plain_text
+
+
+class FunctionSource:
+    """Satisfies `alignkit.protocols.Scores`."""
+
+    def __init__(self, function: Callable[..., Sequence[float]], path: str, options: dict[str, Any]) -> None:
+        self.function = function
+        self.path = path
+        self.options = options
+
+    def score(self, rollout: Rollout) -> Tensor:
+        """One score per completion, [B]. Raises Fault when the function raises or answers in another form."""
+        prompts = [plain_text(p.prompt) for p in rollout.prompts]
+        try:
+            scores = list(self.function(prompts, list(rollout.texts), **self.options))
+            scores_B = torch.tensor([float(s) for s in scores], dtype=torch.float32)
+        except Exception as error:
+            raise Fault(
+                f"the reward function failed on a batch of {len(prompts)}: {type(error).__name__}: {error}",
+                where=self.path,
+                hint=f"the first completion was {rollout.texts[0][:200]!r}",
+            ) from error
+        if len(scores_B) != len(rollout):
+            raise Fault(f"returned {len(scores_B)} scores for {len(rollout)} completions", where=self.path)
+        return scores_B
+
+
+def load_function(path: str, options: dict[str, Any], allowed: frozenset[str]) -> FunctionSource:
+    """Import `module:function`. Raises UserError if it is not allowed or not there."""
+    module_name, _, function_name = path.partition(":")
+    if path not in allowed and module_name not in allowed:
+        raise UserError(
+            f"the recipe wants to run {path}, which was not allowed",
+            where="reward_source function",
+            hint=f"if you trust it, add --allow-code {path} (or set ALIGNKIT_ALLOW_CODE)",
+        )
+    # A script's own folder is importable in `python script.py`; the same is expected of the current folder here.
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot import it: {error}", where=path, hint="is it installed or in this folder?") from None
+    finally:
+        if added:
+            sys.path.remove(here)
+    if not callable(function):
+        raise UserError("is not a function", where=path)
+    return FunctionSource(function, path, options)

@@ -1,0 +1,1 @@
+"""The reward source `human`: judgements that people gave, read from files."""

@@ -1,0 +1,91 @@
+"""The step `align`: builds the four slots and runs the core's loop."""
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from alignkit.context import StepContext
+from alignkit.errors import UserError
+from alignkit.loop.loop import AlignmentLoop
+from alignkit.protocols import Advantage, Critic, Policy, RolloutStage, StepOutput
+from alignkit.records import Prompt
+
+if TYPE_CHECKING:
+    from alignkit_plugins.step_align.plugin import AlignConfig
+
+
+class Align:
+    """Satisfies `alignkit.protocols.Step`."""
+
+    def __init__(self, config: "AlignConfig") -> None:
+        self.config = config
+
+    def run(self, context: StepContext) -> StepOutput:
+        """Run the loop, save the policy (output "" and `policy`) and the critic (`critic`)."""
+        loop = self.build_loop(context)
+        figures = loop.run()
+        loop.policy.save(context.folder / "model")
+        outputs = {"": "model", "policy": "model"}
+        if loop.critic is not None:
+            loop.critic.save(context.folder / "critic")
+            outputs["critic"] = "critic"
+        return StepOutput(outputs, {self.config.optimizer_stage.name: self._summary(figures)})
+
+    def build_loop(self, context: StepContext) -> AlignmentLoop:
+        """The loop with all its parts."""
+        config = self.config
+        where = f"step {context.step_id}"
+        reward_source = context.build("reward_source", config.reward_source)
+        if not hasattr(reward_source, "score"):
+            raise UserError(
+                f"reward source {config.reward_source.name!r} gives judgements, not scores",
+                where=where,
+                hint="collect its judgements, train a reward_model on them and use that here",
+            )
+        stage: RolloutStage = context.build("optimizer_stage", config.optimizer_stage)
+        if not hasattr(stage, "update"):
+            raise UserError(
+                f"optimizer stage {config.optimizer_stage.name!r} learns from records", where=where, hint="use step: train"
+            )
+        policy = context.policy(config.policy)
+        reference = context.policy(config.reference or config.policy)
+        reference.module.requires_grad_(False)
+        advantage: Advantage = context.build("advantage", config.advantage)
+        return AlignmentLoop(
+            policy=policy,
+            reference=reference,
+            critic=self._critic(policy, advantage, context),
+            reward_source=reward_source,
+            advantage=advantage,
+            stage=stage,
+            sampler=context.build("sampler", config.sampler),
+            prompts=context.records(config.prompts, "prompts"),
+            eval_prompts=self._eval_prompts(context),
+            monitors={name: context.build("reward_source", spec) for name, spec in config.monitor.items()},
+            config=config,
+            context=context,
+        )
+
+    def _critic(self, policy: Policy, advantage: Advantage, context: StepContext) -> Critic | None:
+        if not advantage.needs.critic:
+            return None
+        init = self.config.critic_init
+        return policy.critic(None if init is None else context.resolve(init))
+
+    def _eval_prompts(self, context: StepContext) -> list[Prompt]:
+        if self.config.eval_prompts is not None:
+            found = context.records(self.config.eval_prompts, "prompts")
+        else:
+            heldout = context.heldout(self.config.prompts, "prompts")
+            if heldout is None:
+                return []
+            found = heldout
+        return list(islice(found, self.config.eval_limit))
+
+    def _summary(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """`reward_start`, `reward_end` and the like for every measured figure; `kl` is that of the end."""
+        summary: dict[str, Any] = {"iterations": self.config.iterations, "kl_coef": figures["kl_coef"]}
+        for when in ("start", "end"):
+            summary |= {f"{name}_{when}": value for name, value in figures[when].items() if name != "kl"}
+        if "kl" in figures["end"]:
+            summary["kl"] = figures["end"]["kl"]
+        return summary

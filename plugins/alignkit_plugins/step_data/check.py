@@ -1,0 +1,94 @@
+"""What can be known about a `data` step before the run starts: bad input is reported before anything is written."""
+
+from typing import Any, cast
+
+from alignkit.data.rows import BadRow
+from alignkit.data.sources import files_of, local_path
+from alignkit.errors import UserError
+from alignkit.manager import PluginManager
+from alignkit.protocols import DataFormat
+from alignkit.recipe.check import resolve
+from alignkit_plugins.step_data.config import DataConfig
+from alignkit_plugins.step_data.reading import Sources, read_records
+from alignkit_plugins.step_data.splitting import Splitter
+from alignkit_plugins.step_data.step import STRICT_HINT, limited
+
+SHOWN = 5
+
+
+def check_data(config: DataConfig, manager: PluginManager) -> None:
+    """Raise UserError for missing files and, in strict mode, for bad rows of the local files (all are read once)."""
+    data_format = _build_format(config, manager)
+    if data_format is not None:
+        check_options(config, data_format)
+    local = []
+    for source in config.sources:
+        place = local_path(source)
+        if place is not None:
+            files_of(place)
+            local.append(source)
+    if config.split is not None and len(local) == len(config.sources):
+        raise UserError("split is for hub data sets, and there is none under files", hint="leave split out")
+    if data_format is not None and local and config.on_bad_row == "strict":
+        _read_once(config, data_format, local)
+
+
+def check_options(config: DataConfig, data_format: DataFormat) -> None:
+    """Raise UserError for options that do not go with the format."""
+    name = config.format.name
+    if data_format.generates and config.files is not None:
+        raise UserError(f"the format {name} makes its own rows and reads no files", hint="leave files out")
+    if data_format.generates and config.limit is not None:
+        raise UserError(
+            f"limit has no meaning for the format {name}", hint="set the format's own number of rows"
+        )
+    if not data_format.generates and config.files is None:
+        raise UserError("files is missing", hint=f"the format {name} reads files, folders or hub data sets")
+
+
+class _NotStartedError(Exception):
+    """A format's `build` asked for something that exists only in a run."""
+
+
+class _NotStarted:
+    def __getattr__(self, name: str) -> Any:
+        raise _NotStartedError(name)
+
+
+def _build_format(config: DataConfig, manager: PluginManager) -> DataFormat | None:
+    """The format, or None if it can be built in a run only; then its rows are checked there."""
+    resolved = resolve(manager, "data_format", config.format)
+    try:
+        built = resolved.registered.component.build(resolved.config, cast("Any", _NotStarted()))
+    except _NotStartedError:
+        return None
+    return cast(DataFormat, built)
+
+
+class _EnoughError(Exception):
+    """As many bad rows were found as are shown."""
+
+
+def _read_once(config: DataConfig, data_format: DataFormat, local: list[str]) -> None:
+    found: list[BadRow] = []
+
+    def on_bad(bad: BadRow) -> None:
+        found.append(bad)
+        if len(found) == SHOWN:
+            raise _EnoughError
+
+    # Checks too that what is to be split can be: the side itself does not matter here.
+    splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
+    records = 0
+    try:
+        rows = read_records(data_format, config.format.name, Sources(local, config.split), on_bad)
+        for _, record in limited(rows, config.limit):
+            splitter.side(record)
+            records += 1
+    except _EnoughError:
+        pass
+    if found:
+        more = "".join(f"\n{bad.where}: {bad.problem}" for bad in found[1:])
+        raise UserError(found[0].problem + more, where=found[0].where, hint=STRICT_HINT)
+    if not records and len(local) == len(config.sources):
+        raise UserError("the files hold no row", where=", ".join(local))

@@ -1,0 +1,65 @@
+"""Which side of the held-out split a record is on: decided by its prompt or texts, never by its row."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+from alignkit.errors import UserError
+from alignkit.records import Content, Demonstration, PreferencePair, Prompt, Record, Text, content_id
+
+Side = Literal["train", "heldout", "dropped"]
+
+
+class Splitter:
+    """Sides by hash of the unit that must not leak: no unit is ever on both sides, whatever rows it stands in.
+
+    `by="prompt"`: the prompt; conversations that begin with the same user turn are one unit, since the contexts of
+    one dialogue at different turns contain each other. Texts are their own unit.
+    `by="text"`: of a pair, each of the two texts; a pair with one text on each side is dropped.
+    """
+
+    def __init__(self, share: float, seed: int, by: Literal["prompt", "text"]) -> None:
+        self._share = share
+        self._seed = seed
+        self._by = by
+        self._forced: set[str] = set()
+
+    def hold_out(self, record: Record) -> None:
+        """Every unit of `record` is held out from now on: it is held out elsewhere."""
+        self._forced.update(self._units(record))
+
+    def side(self, record: Record) -> Side:
+        """The side of a record. Raises UserError for a pair without a prompt that is to be split by prompt."""
+        if not self._share and not self._forced:
+            return "train"
+        sides = {self._is_heldout(unit) for unit in self._units(record)}
+        if len(sides) == 2:
+            return "dropped"
+        return "heldout" if sides.pop() else "train"
+
+    def _is_heldout(self, unit: str) -> bool:
+        if unit in self._forced:
+            return True
+        digest = hashlib.blake2b(f"{self._seed}/{unit}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") < self._share * 2**64
+
+    def _units(self, record: Record) -> Iterable[str]:
+        if isinstance(record, Text):
+            return (content_id(record.text),)
+        assert isinstance(record, Prompt | Demonstration | PreferencePair)
+        if self._by == "text" and isinstance(record, PreferencePair):
+            return content_id(record.chosen), content_id(record.rejected)
+        if not record.prompt:
+            raise UserError(
+                "pairs with an empty prompt cannot be split by prompt: they would all be on one side",
+                where="heldout_by",
+                hint="set heldout_by: text",
+            )
+        return (content_id(_opening(record.prompt)),)
+
+
+def _opening(prompt: Content) -> Content:
+    if isinstance(prompt, str):
+        return prompt
+    first = next((n for n, message in enumerate(prompt) if message.role == "user"), len(prompt) - 1)
+    return prompt[: first + 1]

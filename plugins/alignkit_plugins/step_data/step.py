@@ -1,0 +1,168 @@
+"""The `data` step: from sources to one checked, split JSONL file per part."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignkit.context import HELDOUT, PARTS, StepContext
+from alignkit.data.rows import BadRow
+from alignkit.data.store import RecordFile
+from alignkit.errors import UserError
+from alignkit.protocols import DataFormat, StepOutput
+from alignkit.records import Record
+from alignkit_plugins.step_data.config import DataConfig
+from alignkit_plugins.step_data.reading import Sources, read_records
+from alignkit_plugins.step_data.splitting import Splitter
+from alignkit_plugins.step_data.writing import REJECTED, PartFiles, Seen
+
+logger = logging.getLogger("alignkit")
+
+_LOG_EVERY = 10_000
+STRICT_HINT = "mend the row, or set on_bad_row: skip"
+
+
+@dataclass
+class _Tally:
+    rows: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    dropped: int = 0
+
+
+class DataStep:
+    """Reads, checks, splits and writes the records of one data set."""
+
+    def __init__(self, config: DataConfig, data_format: DataFormat) -> None:
+        self._config = config
+        self._format = data_format
+        self._splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
+        self._seen = Seen()
+        self._tally = _Tally()
+
+    def run(self, context: StepContext) -> StepOutput:
+        """Write the parts into the step's folder."""
+        context.start_progress(None, "row")
+        added = [found for reference in self._config.parts_from for found in _parts_of(reference, context)]
+        for part, records in added:
+            if part.startswith(HELDOUT):
+                for record in records:
+                    self._splitter.hold_out(record)
+        with PartFiles(context.folder) as files:
+            for part, record in limited(self._own_records(files, context), self._config.limit):
+                self._place(part, record, files)
+            for part, records in added:
+                for record in records:
+                    self._place(part, record, files)
+            self._check_result(files.counts, context.step_id)
+        return self._output(files.counts, context)
+
+    def _own_records(self, files: PartFiles, context: StepContext) -> Iterator[tuple[str, Record]]:
+        sources = Sources(self._config.sources, self._config.split)
+
+        def on_bad(bad: BadRow) -> None:
+            if self._config.on_bad_row == "strict":
+                raise UserError(bad.problem, where=bad.where, hint=STRICT_HINT)
+            self._tally.rejected[bad.reason] += 1
+            files.reject(bad)
+
+        records = read_records(self._format, self._config.format.name, sources, on_bad)
+        for made, (part, record) in enumerate(records, 1):
+            self._tally.rows = made if self._format.generates else sources.count
+            if made % _LOG_EVERY == 0:
+                context.log(self._tally.rows, {"records": float(made)})
+            yield part, record
+        # Also the rows behind the last record: rejected ones, and lines of a document.
+        self._tally.rows = max(self._tally.rows, sources.count)
+
+    def _place(self, part: str, record: Record, files: PartFiles) -> None:
+        if self._seen.before(part, record):
+            self._tally.duplicates += 1
+            if self._config.drop_duplicates:
+                return
+        if part.startswith(HELDOUT):
+            files.write(part, record)
+            return
+        side = self._splitter.side(record)
+        if side == "dropped":
+            self._tally.dropped += 1
+        else:
+            files.write(part if side == "train" else HELDOUT + part, record)
+
+    def _check_result(self, counts: Counter[str], step_id: str) -> None:
+        where = f"step {step_id}"
+        for part in PARTS:
+            train, heldout = counts[part], counts[HELDOUT + part]
+            # Test records alone, from a format or another step, are no mistake when nothing is split here.
+            if heldout and not train and self._config.heldout:
+                raise UserError(
+                    f"all {part} are held out, none is left to train on", where=where, hint="lower heldout"
+                )
+            if train and not heldout and self._config.heldout:
+                logger.warning(
+                    "%s: no %s are held out: too few for heldout: %g", where, part, self._config.heldout
+                )
+        if not counts.total():
+            rejected = sum(self._tally.rejected.values())
+            problem = (
+                f"no record: {self._tally.rows} rows, {rejected} of them bad, {self._tally.dropped} left out"
+            )
+            raise UserError(f"{problem} by the split", where=where, hint="look at the files and the format")
+        if self._tally.rejected:
+            reasons = ", ".join(f"{n} x {reason}" for reason, n in self._tally.rejected.most_common())
+            logger.warning(
+                "%s: %d bad rows skipped (%s), see %s", where, self._tally.rejected.total(), reasons, REJECTED
+            )
+
+    def _output(self, counts: Counter[str], context: StepContext) -> StepOutput:
+        outputs = {"": ".", **{part: f"{part}.jsonl" for part in sorted(counts)}}
+        tally = self._tally
+        summary: dict[str, Any] = {
+            "rows": tally.rows,
+            "rejected": tally.rejected.total(),
+            "rejected_by_reason": dict(tally.rejected.most_common()),
+            "duplicates": tally.duplicates,
+            "left_out_by_split": tally.dropped,
+            "parts": {part: counts[part] for part in PARTS if counts[part]},
+            "heldout": {part: counts[HELDOUT + part] for part in PARTS if counts[HELDOUT + part]},
+        }
+        return StepOutput(outputs, {"data": {context.step_id: summary}})
+
+
+def limited(records: Iterable[tuple[str, Record]], limit: int | None) -> Iterator[tuple[str, Record]]:
+    """Records up to the first one that would make its part longer than `limit`."""
+    counts: Counter[str] = Counter()
+    for part, record in records:
+        counts[part] += 1
+        if limit is not None and counts[part] > limit:
+            return
+        yield part, record
+
+
+def _parts_of(reference: str, context: StepContext) -> list[tuple[str, RecordFile[Any]]]:
+    """The record files behind `@id` (all its parts) or `@id.part`, each with its heldout half."""
+    step, _, named = reference.partition(".")
+    found: list[tuple[str, RecordFile[Any]]] = []
+    for part in [named.removeprefix(HELDOUT)] if named else PARTS:
+        if part not in PARTS:
+            raise UserError(f"{reference}: {named!r} holds no records", where=f"step {context.step_id}")
+        for name in (part, HELDOUT + part):
+            if named.startswith(HELDOUT) and name != named:
+                continue
+            path = _resolved(f"{step}.{name}", context)
+            if path is not None and path.is_file():
+                found.append((name, RecordFile(path, PARTS[part])))
+    if not found:
+        raise UserError(
+            f"{reference} has no records", where=f"step {context.step_id}", hint=f"parts: {', '.join(PARTS)}"
+        )
+    return found
+
+
+def _resolved(reference: str, context: StepContext) -> Path | None:
+    try:
+        return context.resolve(reference)
+    except UserError:
+        return None  # a step need not have every part

@@ -1,0 +1,96 @@
+"""The step `evaluate`: win rate of one policy over another on the same prompts."""
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import bootstrap
+from torch import Tensor
+
+from alignkit.batches import Rollout
+from alignkit.context import StepContext
+from alignkit.errors import UserError
+from alignkit.files import atomic_write
+from alignkit.loop.measure import measure
+from alignkit.protocols import Sampler, Scores, StepOutput
+from alignkit.records import Prompt, plain_text
+
+if TYPE_CHECKING:
+    from alignkit_plugins.step_evaluate.plugin import EvaluateConfig
+
+
+class Evaluate:
+    """Satisfies `alignkit.protocols.Step`."""
+
+    def __init__(self, config: "EvaluateConfig") -> None:
+        self.config = config
+
+    def run(self, context: StepContext) -> StepOutput:
+        """Write samples.jsonl and scores.jsonl; the summary's section `policy` has the win rate and the figures."""
+        config = self.config
+        prompts = list(islice(context.records(config.prompts, "prompts"), config.limit))
+        sources: dict[str, Scores] = {"judge": context.build("reward_source", config.judge)}
+        sources |= {name: context.build("reward_source", spec) for name, spec in config.measure.items()}
+        for name, source in sources.items():
+            if not hasattr(source, "score"):
+                raise UserError(f"{name} gives no scores", where=f"step {context.step_id}", hint="use a scoring source")
+        sampler: Sampler = context.build("sampler", config.sampler)
+        context.start_progress(2, "policy")
+        before, base = self._measure(config.against, None, sampler, prompts, sources, context)
+        context.log(1, {})
+        after, new = self._measure(config.policy, config.against, sampler, prompts, sources, context)
+        context.log(2, {})
+        scores = [sources["judge"].score(r).float().cpu() for r in (base, new)]
+        self._write_samples(context, base, new, scores)
+        rate = win_rate(scores[1], scores[0], config.resamples, context.seed)
+        return StepOutput(
+            {"": "samples.jsonl"},
+            {"policy": {"win_rate": rate, "kl": after.pop("kl", None), "before": before, "after": after}},
+        )
+
+    def _measure(
+        self,
+        policy: Any,
+        reference: str | None,
+        sampler: Sampler,
+        prompts: list[Prompt],
+        sources: dict[str, Scores],
+        context: StepContext,
+    ) -> tuple[dict[str, float], Rollout]:
+        return measure(
+            context.policy(policy),
+            None if reference is None else context.policy(reference),
+            sampler,
+            prompts,
+            self.config.sampling,
+            sources,
+            context.ops,
+            context.seed,
+            self.config.micro_batch_tokens,
+        )
+
+    def _write_samples(self, context: StepContext, base: Rollout, new: Rollout, scores: list[Tensor]) -> None:
+        with atomic_write(context.folder / "samples.jsonl") as file:
+            for i in range(min(self.config.samples, len(base))):
+                row = {
+                    "prompt": plain_text(base.prompts[i].prompt),
+                    "before": base.texts[i],
+                    "after": new.texts[i],
+                    "before_score": float(scores[0][i]),
+                    "after_score": float(scores[1][i]),
+                }
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def win_rate(after_B: Tensor, before_B: Tensor, resamples: int, seed: int) -> dict[str, float]:
+    """Share of prompts on which `after` scores higher, ties 1/2, with a 95 % percentile bootstrap over prompts."""
+    difference = (after_B - before_B).numpy()
+    points = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, 0.5))
+    mean = float(points.mean())
+    if len(points) < 2 or points.min() == points.max():
+        return {"mean": mean, "low": mean, "high": mean, "n": len(points)}
+    interval = bootstrap(
+        (points,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed)
+    ).confidence_interval
+    return {"mean": mean, "low": float(interval.low), "high": float(interval.high), "n": len(points)}

@@ -1,0 +1,39 @@
+"""The step `train`: an optimizer stage over a data set."""
+
+from typing import TYPE_CHECKING
+
+from alignkit.context import StepContext
+from alignkit.errors import UserError
+from alignkit.protocols import DataStage, FitTask, StepOutput
+
+if TYPE_CHECKING:
+    from alignkit_plugins.step_train.plugin import TrainConfig
+
+
+class Train:
+    """Satisfies `alignkit.protocols.Step`."""
+
+    def __init__(self, config: "TrainConfig") -> None:
+        self.config = config
+
+    def run(self, context: StepContext) -> StepOutput:
+        """Fit the stage; the model is the step's output, and `policy` too unless the stage makes another model."""
+        stage: DataStage = context.build("optimizer_stage", self.config.optimizer_stage)
+        name = self.config.optimizer_stage.name
+        if not hasattr(stage, "fit"):
+            raise UserError(
+                f"optimizer stage {name!r} learns from rollouts", where=f"step {context.step_id}", hint="use step: align"
+            )
+        data = context.records(self.config.data, stage.reads)
+        if self.config.eval_data is not None:
+            eval_data = context.records(self.config.eval_data, stage.reads)
+        else:
+            eval_data = context.heldout(self.config.data, stage.reads)
+        policy = self.config.policy
+        spec = context.policy_spec(policy)
+        task = FitTask(lambda: context.policy(policy), spec.options.get("path"), data, eval_data, context)
+        figures = stage.fit(task)
+        outputs = {"": "model"}
+        if getattr(stage, "makes", "policy") == "policy":
+            outputs["policy"] = "model"
+        return StepOutput(outputs, {name: figures})

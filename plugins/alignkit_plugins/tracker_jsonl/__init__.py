@@ -1,0 +1,1 @@
+"""Writes a step's metrics to `metrics.jsonl`."""

@@ -1,0 +1,75 @@
+"""Rows of metrics as JSON lines: `{"step": "sft", "index": 12, "loss": 1.7}`."""
+
+import json
+import math
+from io import TextIOWrapper
+from pathlib import Path
+
+from alignkit.errors import UserError
+from alignkit.protocols import Metrics
+
+FILE = "metrics.jsonl"
+RESERVED = frozenset({"round", "step", "index"})
+
+
+class JsonlTracker:
+    """Appends to `metrics.jsonl` in a step's folder; each row is on disk when `log` returns.
+
+    The file of an earlier, unfinished try of the step is cut before the first row that is done again: a step that
+    begins anew empties it, one that resumes at index 41 keeps rows 1 to 40. Numbers that are not finite become null.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._file: TextIOWrapper | None = None
+
+    def start(self, step_id: str, total: int | None, unit: str) -> None:
+        """Nothing to do: where an older file has to be cut is known with the first row."""
+
+    def log(self, step_id: str, index: int, metrics: Metrics) -> None:
+        """Write one row. Raises UserError for a metric that takes the name of a column."""
+        taken = RESERVED & metrics.keys()
+        if taken:
+            raise UserError(
+                f"a metric may not be called {min(taken)!r}: the name is a column of {FILE}",
+                where=f"step {step_id}",
+                hint="rename it in the component that logs it",
+            )
+        if self._file is None:
+            self._file = self._open(index)
+        row = {"step": step_id, "index": index, **{name: _plain(value) for name, value in metrics.items()}}
+        self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self, index: int) -> TextIOWrapper:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        raw = self.path.open("r+b" if self.path.exists() else "w+b")
+        kept = 0
+        for line in raw:
+            if not line.endswith(b"\n") or not _is_before(line, index):
+                break
+            kept += len(line)
+        raw.seek(kept)
+        raw.truncate()
+        return TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
+
+
+def _is_before(line: bytes, index: int) -> bool:
+    """Whether a row of an earlier try stands before `index`; a damaged one does not."""
+    try:
+        return bool(json.loads(line)["index"] < index)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _plain(value: float) -> float | None:
+    """A Python number, also from the scalar types of other libraries; None for NaN and infinities."""
+    if isinstance(value, int):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,1 @@
+"""Shows on stderr how far a step has come."""
