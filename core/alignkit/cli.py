@@ -12,6 +12,7 @@ from alignkit import __version__
 from alignkit.errors import AlignkitError
 
 INTERRUPTED, TERMINATED = 130, 143
+AGAIN = "run the same command again (without --from) to go on"
 COMMANDS = ("run", "check", "plugins", "schema", "report", "sample")
 
 
@@ -35,7 +36,17 @@ def _plugin_commands() -> dict[str, click.Command]:
 
     manager = PluginManager()
     manager.load_entry_points()
-    return {r.component.name: r.component.build(None, None) for r in manager.all("command")}  # type: ignore[arg-type]
+    found: dict[str, click.Command] = {}
+    for registered in manager.all("command"):
+        name = registered.component.name
+        owner = f"{registered.distribution} {registered.version}"
+        try:
+            if name in COMMANDS or name in found:
+                raise ValueError("there already is a command of this name")
+            found[name] = registered.component.build(registered.component.config(), None)
+        except Exception as error:  # a broken plugin must not take the other commands along
+            click.echo(f"plugin {owner}: command {name!r} cannot be used: {error}", err=True)
+    return found
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into a message and an exit status."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli.main(args=argv, prog_name="alignkit", standalone_mode=False)
+        status = cli.main(args=argv, prog_name="alignkit", standalone_mode=False)
     except AlignkitError as error:
         word = "paused" if error.exit_status == 3 else "error"
         _fail(f"{word}: {error}", error.exit_status)
@@ -59,17 +70,31 @@ def main(argv: list[str] | None = None) -> None:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; run the same command again to go on", INTERRUPTED)
+        _fail(f"interrupted; {AGAIN}", INTERRUPTED)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _fail(f"error: the disk is full: {error.filename or ''}\n  -> free space and run the same command again", 4)
-    except MemoryError:
+        _fail(
+            f"error: the disk is full: {error.filename or ''}\n  -> free space and run the same command again",
+            4,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
         _fail("error: out of memory\n  -> lower batch_size, micro_batch_tokens or max_length", 4)
+    if isinstance(status, int):  # click hands back what ctx.exit(status) was given
+        sys.exit(status)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch has its own error on CUDA and a plain RuntimeError on the CPU; torch need not be imported here."""
+    torch: Any = sys.modules.get("torch")
+    own = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return own or isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> Any:
-    _fail("terminated; run the same command again to go on", TERMINATED)
+    _fail(f"terminated; {AGAIN}", TERMINATED)
 
 
 def _fail(message: str, status: int) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from alignkit.context import BuildContext
     from alignkit.manager import PluginManager
 
 API_VERSION = 1
@@ -43,18 +42,20 @@ class Component:
     """One thing a recipe can name.
 
     `build(config, context)` returns an object that satisfies the Protocol of the component's kind
-    (`alignkit.protocols`). It is called only when a recipe names the component, so heavy imports belong inside it.
+    (`alignkit.protocols`); the context is a `BuildContext`, for steps and trackers a `StepContext`. It is called only
+    when a recipe names the component, so heavy imports belong inside it.
     """
 
     name: str
-    build: Callable[[Any, "BuildContext"], Any]
+    build: Callable[[Any, Any], Any]
     config: type[BaseModel] = NoConfig
     summary: str = ""
     api: int = API_VERSION
     # Called with the validated config before a run starts; raises UserError for what can be known by then (a
     # missing file, a folder that is no model). It writes nothing.
     check: Callable[[Any], None] | None = None
-    # The same for a component that holds others: it also gets the plugin manager, to look up what its slots name.
+    # The same for a component that holds others: it also gets the plugin manager, to look up
+    # what its slots name.
     check_with: Callable[[Any, "PluginManager"], None] | None = None
     # `keeps_partial` (steps): the folder of an unfinished step is left as it is for the next try.
     tags: frozenset[str] = field(default_factory=frozenset)

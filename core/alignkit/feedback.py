@@ -32,11 +32,12 @@ def preference_pairs(
 ) -> list[PreferencePair]:
     """Preference pairs of every task that has judgements, in the tasks' order.
 
-    Rankings give all cross-group pairs, and 0.5 for tied ones; ratings of one annotator a vote where they differ by at
-    least `rating_threshold`; binary judgements good x bad within the task; a critique's revision is preferred over the
-    original. `p` is the mean over annotators, each counted once, and `chosen` the side with p >= 0.5. Pairs of one
-    task form a group with weight 1/#pairs each (Ouyang et al. 2022, section 3.5). Judgements that failed or were
-    superseded, and pairs of equal texts, are left out. Raises UserError for a candidate that is not in its task.
+    Rankings give all cross-group pairs, and 0.5 for tied ones; ratings of one annotator a vote where they
+    differ by at least `rating_threshold`; binary judgements good x bad within the task; a critique's revision
+    is preferred over the original. `p` is the mean over annotators, each counted once, and `chosen` the side
+    with p >= 0.5. Pairs of one task form a group with weight 1/#pairs each (Ouyang et al. 2022, section 3.5).
+    Judgements that failed or were superseded, and pairs of equal texts, are left out. Raises UserError for a
+    candidate that is not in its task.
     """
     judgements = list(judgements)
     replaced = superseded_ids(judgements)

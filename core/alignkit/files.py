@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import numbers
 import os
 import shutil
 import tempfile
@@ -58,13 +60,19 @@ def read_json(path: Path) -> Any:
 
 
 def json_safe(data: Any) -> Any:
-    """A copy of `data` in which non-finite floats are None."""
+    """A copy of `data` in which non-finite floats are None and numbers are Python's own."""
     if isinstance(data, dict):
         return {str(k): json_safe(v) for k, v in data.items()}
     if isinstance(data, list | tuple):
         return [json_safe(v) for v in data]
-    if isinstance(data, float) and (data != data or data in (float("inf"), float("-inf"))):
-        return None
+    if isinstance(data, bool | str) or data is None:
+        return data
+    if isinstance(
+        data, numbers.Integral
+    ):  # numpy's scalars too: a finished step must not be lost over its summary
+        return int(data)
+    if isinstance(data, numbers.Real):
+        return float(data) if math.isfinite(data) else None
     return data
 
 

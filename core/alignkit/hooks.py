@@ -3,6 +3,8 @@
 import logging
 from typing import TYPE_CHECKING, Any
 
+import pluggy
+
 from alignkit.errors import AlignkitError, Fault
 from alignkit.manager import PluginManager
 
@@ -17,7 +19,7 @@ logger = logging.getLogger("alignkit")
 
 def notify(manager: PluginManager, hook: str, **arguments: Any) -> None:
     """Call every listener. One that raises is reported and skipped; an AlignkitError (asking to stop) passes."""
-    for implementation in getattr(manager.hook, hook).get_hookimpls():
+    for implementation in _in_order(manager, hook):
         wanted = {name: arguments[name] for name in implementation.argnames if name in arguments}
         try:
             implementation.function(**wanted)
@@ -28,13 +30,12 @@ def notify(manager: PluginManager, hook: str, **arguments: Any) -> None:
 
 
 def shape_scores(manager: PluginManager, run: "RunInfo", rollout: "Rollout", scores_B: "Tensor") -> "Tensor":
-    """Chain the `alignkit_shape_scores` transforms in registration order."""
-    arguments = {"run": run, "rollout": rollout}
-    for implementation in manager.hook.alignkit_shape_scores.get_hookimpls():
-        wanted = {n: arguments[n] for n in implementation.argnames if n in arguments} | {"scores_B": scores_B}
-        wanted = {n: v for n, v in wanted.items() if n in implementation.argnames}
+    """Chain the `alignkit_shape_scores` transforms: `tryfirst` ones, the others as registered, `trylast` ones."""
+    for implementation in _in_order(manager, "alignkit_shape_scores"):
+        arguments: dict[str, Any] = {"run": run, "rollout": rollout, "scores_B": scores_B}
+        wanted = {name: arguments[name] for name in implementation.argnames}
         try:
-            changed = implementation.function(**wanted)
+            changed: Any = implementation.function(**wanted)
         except Exception as error:
             raise Fault(
                 f"plugin {implementation.plugin_name} failed in alignkit_shape_scores: {error}",
@@ -49,3 +50,9 @@ def shape_scores(manager: PluginManager, run: "RunInfo", rollout: "Rollout", sco
             )
         scores_B = changed
     return scores_B
+
+
+def _in_order(manager: PluginManager, hook: str) -> list[pluggy.HookImpl]:
+    """pluggy keeps the ones to be called first at the end of its list and calls in reverse; here it is read forwards."""
+    found: list[pluggy.HookImpl] = getattr(manager.hook, hook).get_hookimpls()
+    return sorted(found, key=lambda implementation: implementation.trylast - implementation.tryfirst)

@@ -5,7 +5,8 @@ clashing name) is recorded with its distribution and version; it never breaks a 
 """
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any, cast
@@ -19,6 +20,8 @@ from alignkit.hookspecs import HOOKSPEC_CLASSES, PROJECT_NAME, REGISTRATION_HOOK
 
 ENTRY_POINT_GROUP = PROJECT_NAME
 BUILTIN_DISTRIBUTION = PROJECT_NAME
+# Keys a recipe uses itself: a component whose options have such a name could never be given it.
+RECIPE_KEYS = {"step": ("name", "id", "step", "each_round")}
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class PluginManager:
         for spec in HOOKSPEC_CLASSES:
             self._pluggy.add_hookspecs(spec)
         self.plugins: list[PluginStatus] = []
+        self.left_out: dict[str, str] = {}  # plugin -> why it was not loaded, as asked
         self._components: dict[tuple[Kind, str], list[Registered]] = {}
 
     @property
@@ -69,25 +73,54 @@ class PluginManager:
         return self._pluggy.hook
 
     def load_entry_points(self, disable: Iterable[str] = ()) -> None:
-        """Load every installed plugin, sorted by distribution and name so that the order is the same everywhere.
+        """Load every installed plugin, built-ins first, then sorted by distribution and name: the same order everywhere.
 
         ALIGNKIT_PLUGINS, when set, is a comma-separated allowlist of distribution names besides the built-ins.
         """
         allowed = os.environ.get("ALIGNKIT_PLUGINS")
-        allowlist = None if allowed is None else {n.strip() for n in allowed.split(",")} | {BUILTIN_DISTRIBUTION}
-        disabled = set(disable)
-        for dist, entry in sorted(_entry_points(), key=lambda pair: (pair[0].name, pair[1].name)):
-            off = dist.name in disabled or entry.name in disabled
-            if off or (allowlist is not None and dist.name not in allowlist):
-                continue
-            self._load(entry, dist)
+        allowlist = (
+            None if allowed is None else {_normal(n) for n in allowed.split(",")} | {BUILTIN_DISTRIBUTION}
+        )
+        disabled = {_normal(n) for n in disable}
+        for dist, entry in sorted(self._entry_points(), key=_load_order):
+            name = _normal(dist.name)
+            if disabled & {name, _normal(entry.name)}:
+                self.left_out[entry.name] = "plugins.disable"
+            elif allowlist is not None and name not in allowlist:
+                self.left_out[entry.name] = f"{dist.name} is not in ALIGNKIT_PLUGINS"
+            else:
+                self._load(entry, dist)
+
+    def _entry_points(self) -> Iterator[tuple[Distribution, EntryPoint]]:
+        seen: set[tuple[str, str]] = set()
+        for dist in distributions():
+            for entry in self._entries(dist):
+                # A distribution without a name is what an interrupted pip leaves behind.
+                if entry.group != ENTRY_POINT_GROUP or "Name" not in dist.metadata:
+                    continue
+                # The first distribution on sys.path wins, as for imports; an editable install can be listed twice.
+                if (dist.name, entry.name) not in seen:
+                    seen.add((dist.name, entry.name))
+                    yield dist, entry
+
+    def _entries(self, dist: Distribution) -> Iterable[EntryPoint]:
+        try:
+            return dist.entry_points
+        except Exception as error:  # any distribution on the machine may have a damaged file
+            if f"[{ENTRY_POINT_GROUP}]" in (dist.read_text("entry_points.txt") or ""):
+                problem = f"its entry points cannot be read: {error}"
+                self.plugins.append(PluginStatus("entry_points.txt", dist.name, dist.version, problem))
+            return ()
 
     def _load(self, entry: EntryPoint, dist: Distribution) -> None:
         status = PluginStatus(entry.name, dist.name, dist.version)
         self.plugins.append(status)
         try:
             plugin = entry.load()
-        except Exception as error:
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a module may call sys.exit when something it needs is missing
             status.problem = f"import of {entry.value} failed: {type(error).__name__}: {error}"
             return
         self.register(plugin, status)
@@ -99,36 +132,47 @@ class PluginManager:
         name = f"{status.distribution}:{status.name}"
         try:
             self._pluggy.register(plugin, name=name)
-            status.problem = self._unknown_hook(plugin)
+            status.problem = self._hook_problem(plugin)
             if status.problem is None:
                 status.components = self._collect(plugin, status)
         except Exception as error:
             status.problem = f"{type(error).__name__}: {error}"
         if status.problem is not None:
             status.components = []
-            if self._pluggy.has_plugin(name):
+            if self._pluggy.get_plugin(name) is plugin:
                 self._pluggy.unregister(plugin)
             return
         for registered in status.components:
             self._components.setdefault((registered.kind, registered.component.name), []).append(registered)
 
-    def _unknown_hook(self, plugin: object) -> str | None:
+    def _implementations(self, plugin: object) -> list[tuple[pluggy.HookCaller, pluggy.HookImpl]]:
         callers = self._pluggy.get_hookcallers(plugin) or []
-        known = [c.name for c in callers if c.spec is not None]
-        unknown = [c.name for c in callers if c.spec is None]
-        if unknown:
-            every = [n for spec in HOOKSPEC_CLASSES for n in vars(spec) if n.startswith(PROJECT_NAME)]
-            return f"unknown hook {unknown[0]}{did_you_mean(unknown[0], every)}"
-        return None if known else "implements no alignkit hook"
+        return [
+            (caller, impl) for caller in callers for impl in caller.get_hookimpls() if impl.plugin is plugin
+        ]
+
+    def _hook_problem(self, plugin: object) -> str | None:
+        """What pluggy lets pass: misspelled and undecorated hooks, and wrappers, which nothing here would call."""
+        every = [n for spec in HOOKSPEC_CLASSES for n in vars(spec) if n.startswith(PROJECT_NAME)]
+        own = self._implementations(plugin)
+        for caller, impl in own:
+            if caller.spec is None and not impl.optionalhook:
+                return f"unknown hook {caller.name}{did_you_mean(caller.name, every)}"
+            if impl.wrapper or impl.hookwrapper:
+                return f"{caller.name} is a hook wrapper; alignkit calls each implementation by itself"
+        for name in every:
+            function = getattr(plugin, name, None)
+            if callable(function) and not any(impl.function == function for _, impl in own):
+                return f"{name} is not decorated with @hookimpl"
+        return None if own else "implements no alignkit hook"
 
     def _collect(self, plugin: object, status: PluginStatus) -> list[Registered]:
         found: list[Registered] = []
+        functions = [(caller.name, impl.function) for caller, impl in self._implementations(plugin)]
         for kind in KINDS:
-            function = getattr(plugin, REGISTRATION_HOOKS[kind], None)
-            if function is None:
-                continue
-            for component in function():
-                problem = _component_problem(component)
+            offers: list[Any] = [f() for name, f in functions if name == REGISTRATION_HOOKS[kind]]
+            for component in (component for offer in offers for component in offer):
+                problem = _component_problem(kind, component)
                 if problem:
                     raise ValueError(f"{kind} {getattr(component, 'name', component)!r}: {problem}")
                 registered = Registered(kind, component, status.name, status.distribution, status.version)
@@ -166,13 +210,17 @@ class PluginManager:
             return found[0]
         if found:
             choices = ", ".join(r.reference for r in found)
-            raise UserError(f"{kind} {name!r} is offered by several plugins", where=where, hint=f"write one of {choices}")
+            raise UserError(
+                f"{kind} {name!r} is offered by several plugins", where=where, hint=f"write one of {choices}"
+            )
         hint = f"installed: {', '.join(self.names(kind)) or 'none'}"
-        failed = [p for p in self.plugins if p.problem]
+        failed = [f"{p.distribution} {p.version} ({p.name}): {p.problem}" for p in self.plugins if p.problem]
+        left_out = [f"{name} ({why})" for name, why in self.left_out.items()]
         if failed:
-            reasons = "; ".join(f"{p.distribution} {p.version}: {p.problem}" for p in failed)
-            hint += f". Plugins that failed to load: {reasons}"
-        else:
+            hint += f". Plugins that failed to load: {'; '.join(failed)}"
+        if left_out:
+            hint += f". Plugins left out: {', '.join(left_out)}"
+        if not failed and not left_out:
             hint += ". A plugin that offers it is installed with pip; `alignkit plugins` lists what is there"
         raise UserError(
             f"no {kind.replace('_', ' ')} {name!r} is installed{did_you_mean(name, self.names(kind))}",
@@ -185,21 +233,27 @@ class PluginManager:
         return {p.distribution: p.version for p in self.plugins if not p.problem}
 
 
-def _component_problem(component: object) -> str | None:
+def _component_problem(kind: Kind, component: object) -> str | None:
     if not isinstance(component, Component):
         return f"expected alignkit.Component, got {type(component).__name__}"
     if component.api != API_VERSION:
         return f"made for api {component.api}, this alignkit has api {API_VERSION}"
+    if not (isinstance(component.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", component.name)):
+        return "a name has letters, digits, dot, _ and - only"
     if not (isinstance(component.config, type) and issubclass(cast(type, component.config), BaseModel)):
         return "config is not a pydantic model class"
-    return None
+    taken = [key for key in RECIPE_KEYS.get(kind, ("name",)) if key in component.config.model_fields]
+    if taken:
+        return f"its config has a field {taken[0]!r}, a key that recipes use themselves"
+    return None if callable(component.build) else "build is not callable"
 
 
-def _entry_points() -> Iterable[tuple[Distribution, EntryPoint]]:
-    seen: set[tuple[str, str]] = set()
-    for dist in distributions():
-        for entry in dist.entry_points:
-            # The first distribution on sys.path wins, as for imports; an editable install can be listed twice.
-            if entry.group == ENTRY_POINT_GROUP and (dist.name, entry.name) not in seen:
-                seen.add((dist.name, entry.name))
-                yield dist, entry
+def _normal(name: str) -> str:
+    """Distribution names are equal whatever their case and separators (PyPA name normalisation)."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _load_order(found: tuple[Distribution, EntryPoint]) -> tuple[bool, str, str]:
+    """Built-ins first, so that no stranger can take one of their names by standing earlier in the alphabet."""
+    dist, entry = found
+    return dist.name != BUILTIN_DISTRIBUTION, dist.name, entry.name

@@ -114,8 +114,8 @@ class FitTask(NamedTuple):
 
     policy: "Callable[[], Policy]"
     model_path: str | None
-    data: "RecordFile"
-    eval_data: "RecordFile | None"
+    data: "RecordFile[Any]"
+    eval_data: "RecordFile[Any] | None"
     context: "StepContext"
 
 

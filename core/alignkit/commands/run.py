@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from pathlib import Path
 
 import click
@@ -13,11 +12,16 @@ import click
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--from", "start_from", metavar="ID", help="Do this step and all later ones again.")
 @click.option(
-    "--reuse", multiple=True, type=click.Path(path_type=Path), metavar="RUN",
+    "--reuse",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
     help="Take over identical finished steps of another run's folder. May be given several times.",
 )
 @click.option(
-    "--allow-code", multiple=True, metavar="NAME",
+    "--allow-code",
+    multiple=True,
+    metavar="NAME",
     help="Let the recipe import this module or module:function. Also ALIGNKIT_ALLOW_CODE (comma separated).",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
@@ -40,8 +44,14 @@ def command(
 
     set_up_logging(verbose)
     loaded = load_recipe(recipe, overrides)
-    again = shlex.join(["alignkit", *sys.argv[1:]])
-    run_recipe(loaded, start_from=start_from, reuse=reuse, allow_code=allowed_code(allow_code), command=again)
+    # Without --from: a second time it would throw away what the run waits for.
+    again = ["alignkit", "run", recipe, *overrides]
+    again += [part for path in reuse for part in ("--reuse", str(path))]
+    again += [part for name in allow_code for part in ("--allow-code", name)]
+    command = shlex.join(again)
+    run_recipe(
+        loaded, start_from=start_from, reuse=reuse, allow_code=allowed_code(allow_code), command=command
+    )
     folder = Path(loaded.recipe.output) / loaded.recipe.name
     console().print(f"done: {folder / 'report.html'} · {folder / 'summary.json'}", highlight=False)
 

@@ -11,7 +11,9 @@ from alignkit.errors import UserError
 @click.command("sample")
 @click.argument("model")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--prompt", "prompts", multiple=True, help="Text to continue or answer. May be given several times.")
+@click.option(
+    "--prompt", "prompts", multiple=True, help="Text to continue or answer. May be given several times."
+)
 @click.option("--prompts", "file", type=click.Path(path_type=Path), help="JSONL file with a prompt per line.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 def command(
@@ -27,11 +29,13 @@ def command(
     set_up_logging()
     options = _settings(settings)
     seed = options.pop("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise UserError(f"seed={seed} is no whole number", where="command line")
     if bool(prompts) == bool(file):
         raise UserError("give either --prompt TEXT or --prompts FILE", where="command line")
     from alignkit.sampling import sample_model
 
-    for prompt, completion in sample_model(model, list(prompts), file, options, int(str(seed))):
+    for prompt, completion in sample_model(model, list(prompts), file, options, seed):
         if as_json:
             click.echo(json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False))
         else:
@@ -46,6 +50,8 @@ def _settings(settings: tuple[str, ...]) -> dict[str, object]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise UserError(f"{setting!r} is not KEY=VALUE", where="command line", hint="for example temperature=0.7")
+            raise UserError(
+                f"{setting!r} is not KEY=VALUE", where="command line", hint="for example temperature=0.7"
+            )
         out[key] = parse_value(value)
     return out

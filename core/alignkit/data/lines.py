@@ -1,4 +1,4 @@
-"""Lines and JSON values of plain or gzipped files, read piece by piece so that memory does not grow with the file."""
+"""Lines and JSON values of plain or gzipped files, read piecewise: memory does not grow with the file."""
 
 import codecs
 import gzip

@@ -12,11 +12,11 @@ _SUSPECT = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")
 SHOWN_CHARACTERS = 1000
 
 
-class BadRow(ValueError):
+class BadRow(ValueError):  # noqa: N818  # a plugin's author raises it for a row, as the protocol says
     """A row that cannot be used.
 
-    `problem` is the sentence for the user, `where` the place (`file:line`; a format leaves it out, the reader knows
-    it), `reason` a few words to count by, `row` what stood there.
+    `problem` is the sentence for the user, `where` the place (`file:line`; a format leaves it out, the reader
+    knows it), `reason` a few words to count by, `row` what stood there.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Rows(Iterator[SourceRow]):
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """One JSON object. Raises BadRow for bad JSON, another type, a key given twice, NaN, NUL or half a character."""
+    """One JSON object. Raises BadRow for bad JSON, other types, double keys, NaN, NUL or half a character."""
     try:
         row = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
@@ -64,7 +64,7 @@ def parse_object(text: str) -> dict[str, Any]:
 
 
 def checked_object(row: Any, suspect: bool = True) -> dict[str, Any]:
-    """`row` if it is an object whose texts can be written as UTF-8; `suspect` says that this must be looked at."""
+    """`row` if it is an object whose texts can be written as UTF-8, which is looked at when `suspect`."""
     if not isinstance(row, dict):
         kind = json_type(row)
         raise BadRow(f"a row is a JSON object, this is {kind}", reason="not an object", row=row)

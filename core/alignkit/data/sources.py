@@ -1,6 +1,6 @@
 """Where rows come from: files, folders and hub data sets, each row with its place for error messages.
 
-Files are read as a stream, parquet in batches, hub data sets through `datasets` (memory-mapped); nothing is held whole.
+Files are read as a stream, parquet in batches, hub data sets through `datasets` (memory-mapped).
 """
 
 import logging
@@ -21,10 +21,11 @@ _BATCH_ROWS = 1024
 
 
 def read_rows(path: str, split: str | None = None) -> Rows:
-    """Rows of a file, of the files in a folder (by name), or of a hub data set `owner/name` or `owner/name:config`.
+    """Rows of a file, of the files in a folder, or of a hub data set (`owner/name`, `owner/name:config`).
 
-    Rows are dicts, or text lines for .txt. `split` is for hub data sets. The iterator raises BadRow with `file:line`
-    for a row that cannot be read and goes on behind it. Raises UserError for a source that cannot be read at all.
+    Rows are dicts, or text lines for .txt. `split` is for hub data sets. The iterator raises BadRow with
+    `file:line` for a row that cannot be read and goes on behind it. Raises UserError for a source that cannot
+    be read at all.
     """
     place = local_path(path)
     if place is None:
@@ -45,7 +46,7 @@ def local_path(source: str) -> Path | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The data files that `path` stands for. Raises UserError when it is of no known kind or an empty folder."""
+    """The data files that `path` stands for. Raises UserError for unknown kinds and empty folders."""
     if path.is_file():
         if _reader_of(path) is None:
             raise UserError(
@@ -128,11 +129,11 @@ def _loaded(name: str, config: str | None, split: str | None) -> Any:
     try:
         return datasets.load_dataset(name, config, split=split)
     except Exception as error:
-        # Not found, no network, unknown configuration or split: the library has a class for each and no common one.
+        # Not found, no network, unknown configuration or split: the library has no common class for them.
         raise UserError(
             f"cannot load the hub data set {name!r}: {type(error).__name__}: {_first_line(error)}",
             where=name if config is None else f"{name}:{config}",
-            hint="check name, configuration, split and the network; there is no local file or folder of that name either",
+            hint="check name, configuration, split and network; no local file or folder has that name either",
         ) from None
 
 

@@ -1,9 +1,9 @@
 """JSONL files of records: written atomically, read through a memory map, so that memory does not grow with the file."""
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     return count
 
 
-class RecordFile(Generic[R]):
+class RecordFile(Sequence[R]):
     """Random access to a JSONL file of one record type. Raises UserError naming the line of a bad record."""
 
     def __init__(self, path: Path, model: type[R]) -> None:
@@ -50,7 +50,15 @@ class RecordFile(Generic[R]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def __getitem__(self, index: int) -> R:
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[R]: ...
+
+    def __getitem__(self, index: int | slice) -> R | list[R]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
         if not 0 <= index < len(self):
             raise IndexError(index)
         line = self._map[int(self._starts[index]) : int(self._starts[index + 1])]

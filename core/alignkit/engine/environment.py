@@ -5,7 +5,17 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-PACKAGES = ("alignkit", "torch", "transformers", "tokenizers", "datasets", "pluggy", "pydantic", "safetensors", "triton")
+PACKAGES = (
+    "alignkit",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "pluggy",
+    "pydantic",
+    "safetensors",
+    "triton",
+)
 
 
 def environment() -> dict[str, Any]:

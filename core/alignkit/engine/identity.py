@@ -15,14 +15,13 @@ def step_identity(
     recipe: Recipe, step: StepSpec, round: int, manager: PluginManager, inputs: dict[str, str]
 ) -> dict[str, Any]:
     """Everything a step's result depends on, as plain data. `inputs`: reference -> hash of the step it names."""
-    spec = ComponentSpec(name=step.step, **step.options)
     options = {"step": step.step, **step.options}
     policy = {"name": recipe.policy.name, **recipe.policy.options}
     components: dict[str, str] = {}
     volatile: set[str] = set()
-    _collect(manager, "step", spec, components, volatile)
+    _collect(manager, "step", step.component, components, volatile)
     _collect(manager, "policy", recipe.policy, components, volatile)
-    files = path_fingerprints({"options": options, "policy": policy})
+    files = path_fingerprints({"options": step.options, "policy": recipe.policy.options})
     return {
         "options": options,
         "policy": policy,
@@ -54,9 +53,13 @@ def input_references(recipe: Recipe, step: StepSpec) -> list[str]:
 
 
 def path_fingerprints(data: Any) -> dict[str, str]:
-    """Fingerprint of every existing file or folder that a text in `data` names."""
+    """Fingerprint of every existing file or folder that a text in `data` names.
+
+    Names of components are left out: a folder that happens to be called `data` is no input of the format `data`.
+    """
     if isinstance(data, dict):
-        return {k: v for value in data.values() for k, v in path_fingerprints(value).items()}
+        values = [value for key, value in data.items() if key != "name"]
+        return {k: v for value in values for k, v in path_fingerprints(value).items()}
     if isinstance(data, list | tuple):
         return {k: v for value in data for k, v in path_fingerprints(value).items()}
     if not isinstance(data, str) or not data or data.startswith("@") or len(data) > 4096 or "\n" in data:

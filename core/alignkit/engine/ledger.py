@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from alignkit.recipe.model import Recipe
 
 MANIFEST = "manifest.json"
+STEP_FOLDER = re.compile(r"r(\d+)/(\d\d+)-([A-Za-z][A-Za-z0-9_-]*)")
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,11 @@ class Ledger:
         ledger = cls(folder)
         manifests = sorted(folder.glob(f"r*/*/{MANIFEST}"))
         if not manifests:
-            raise UserError("this folder holds no run", where=folder, hint="give the folder of a finished run")
+            raise UserError(
+                "this folder holds no run", where=folder, hint="give the folder of a finished run"
+            )
         for path in manifests:
-            record = StepRecord(**read_json(path))
+            record = _read_manifest(path)
             if record.finished:
                 ledger._done.append((record, path.parent))
         return ledger
@@ -78,33 +83,31 @@ class Ledger:
     def read(self, id: str, number: int, round: int) -> StepRecord | None:
         """The manifest of a step, or None if it never started."""
         path = self.step_folder(id, number, round) / MANIFEST
-        if not path.is_file():
-            return None
-        try:
-            return StepRecord(**read_json(path))
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"the manifest is damaged: {error}", where=path, hint=f"--from {id} does this step again"
-            ) from None
+        return _read_manifest(path) if path.is_file() else None
 
     def write(self, record: StepRecord, folder: Path) -> None:
         """Write a manifest atomically."""
         write_json(folder / MANIFEST, asdict(record))
 
-    def adopt(self, record: StepRecord) -> None:
+    def adopt(self, record: StepRecord, folder: Path) -> None:
         """Count a finished step as available to later ones."""
-        if record.finished and not any(r.id == record.id and r.round == record.round for r, _ in self._done):
-            folder = next((self.folder / f"r{record.round}").glob(f"[0-9]*-{record.id}"))
+        if record.finished:
             self._done.append((record, folder))
 
-    def forget(self, ids: list[str]) -> None:
-        """Remove the results of these steps and of every later round."""
-        for round_folder in sorted(self.folder.glob("r[0-9]*")):
-            for id in ids:
-                for step in round_folder.glob(f"[0-9]*-{id}"):
-                    shutil.rmtree(step)
-            if round_folder.name != "r1":
-                shutil.rmtree(round_folder)
+    def step_folders(self) -> Iterator[tuple[int, int, str, Path]]:
+        """(round, number, id, folder) of every step folder there is, whatever its state."""
+        for path in sorted(self.folder.glob("r*/*-*")):
+            place = STEP_FOLDER.fullmatch(path.relative_to(self.folder).as_posix())
+            if place and path.is_dir():
+                yield int(place[1]), int(place[2]), place[3], path
+
+    def forget(self, number: int) -> None:
+        """Remove the results of this step and all later ones, those of later rounds included."""
+        for round, at, _, folder in list(self.step_folders()):
+            if round > 1 or at >= number:
+                shutil.rmtree(folder)
+                if round > 1 and not any(folder.parent.iterdir()):
+                    folder.parent.rmdir()
 
     def find(self, reference: str) -> StepRecord | None:
         """The newest finished step that `@id`, `@id.part` or `@latest` names."""
@@ -127,7 +130,9 @@ class Ledger:
         record, folder = found
         if part not in record.outputs:
             parts = ", ".join(sorted(p for p in record.outputs if p)) or "none"
-            raise UserError(f"step {record.id!r} has no part {part!r}", where="recipe", hint=f"its parts: {parts}")
+            raise UserError(
+                f"step {record.id!r} has no part {part!r}", where="recipe", hint=f"its parts: {parts}"
+            )
         return folder / record.outputs[part]
 
     def folder_before(self, id: str, round: int) -> Path | None:
@@ -173,11 +178,22 @@ class Ledger:
         write_json(self.folder / "summary.json", summary)
         steps = [{"round": r.round, "id": r.id, "seconds": r.seconds} for r, _ in self._done]
         write_json(
-            self.folder / "timing.json", {"seconds": round(sum(r.seconds for r, _ in self._done), 3), "steps": steps}
+            self.folder / "timing.json",
+            {"seconds": round(sum(r.seconds for r, _ in self._done), 3), "steps": steps},
         )
         self.write_metrics()
         write_report(self.folder)
         return summary
+
+
+def _read_manifest(path: Path) -> StepRecord:
+    try:
+        return StepRecord(**read_json(path))
+    except (ValueError, TypeError) as error:
+        id = path.parent.name.partition("-")[2]
+        raise UserError(
+            f"the manifest is damaged: {error}", where=path, hint=f"--from {id} does this step again"
+        ) from None
 
 
 def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:

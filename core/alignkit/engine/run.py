@@ -15,12 +15,12 @@ from alignkit.context import RunInfo, StepContext
 from alignkit.engine.identity import first_difference, input_references, step_identity
 from alignkit.engine.ledger import Ledger, StepRecord
 from alignkit.errors import Paused, UserError
-from alignkit.files import digest, json_safe, write_json
+from alignkit.files import json_safe, write_json
 from alignkit.hooks import notify
 from alignkit.protocols import Step, Tracker
-from alignkit.recipe.check import check_recipe
+from alignkit.recipe.check import check_recipe, chosen_trackers
 from alignkit.recipe.load import Loaded
-from alignkit.recipe.model import ComponentSpec, StepSpec
+from alignkit.recipe.model import StepSpec
 from alignkit.seeds import derived_seed
 
 logger = logging.getLogger("alignkit")
@@ -59,16 +59,22 @@ class _Run:
     def execute(self, start_from: str | None, reuse: Sequence[Path]) -> dict[str, Any]:
         ids = [s.id for s in self.recipe.steps]
         if start_from is not None and start_from not in ids:
-            raise UserError(f"no step {start_from!r} in the recipe", where="--from", hint=f"steps: {', '.join(ids)}")
+            raise UserError(
+                f"no step {start_from!r} in the recipe", where="--from", hint=f"steps: {', '.join(ids)}"
+            )
         self.reuse = [Ledger.of_existing_run(path) for path in reuse]
         check_recipe(self.recipe, self.manager, self.loaded.lines, preflight=True)
+        first = ids.index(start_from) + 1 if start_from is not None else None
+        self._check_device()
         with _locked(self.folder):
-            if start_from is not None:
-                self.ledger.forget(ids[ids.index(start_from) :])
-            self._check_unchanged()
+            self._check_unchanged(first)
+            if first is not None:
+                self.ledger.forget(first)
             return self._all_rounds()
 
     def _all_rounds(self) -> dict[str, Any]:
+        # Counted anew: a step sees what stands before it, not what an older run did after it.
+        self.ledger = Ledger(self.folder)
         write_json(self.folder / "recipe.json", self.recipe.model_dump(mode="json"))
         write_json(self.folder / "plugins.json", self._plugin_record())
         notify(self.manager, "alignkit_run_start", run=self.info)
@@ -88,25 +94,55 @@ class _Run:
                 if round == 1 or step.each_round:
                     yield step, number, round
 
-    def _check_unchanged(self) -> None:
-        """A changed recipe over an old run is an error that names the key, before anything is touched."""
-        for step, number, round in self._planned():
-            record = self.ledger.read(step.id, number, round)
-            if record is None:
-                continue
-            identity = self._identity(step, round)
-            changed = first_difference(record.identity, json_safe(identity)) if identity else None
-            if changed is not None:
-                key, old, new = changed
-                raise UserError(
-                    f"{key} of step {step.id!r} changed from {old!r} to {new!r}, and {self.folder} holds the old result",
-                    where=self.loaded.lines.at(("steps", number - 1, *key.split(".")[1:])),
-                    hint=f"name=NEW starts another run; --from {step.id} does this step and the later ones again",
-                )
-            self.ledger.adopt(record)
+    def _check_unchanged(self, start_from: int | None) -> None:
+        """A changed recipe over an old run is an error that names the key, before anything is touched.
 
-    def _identity(self, step: StepSpec, round: int) -> dict[str, Any] | None:
-        """None when an input is not there yet (then there is nothing to compare either)."""
+        What comes at or after step number `start_from` will be done again and may differ.
+        """
+        planned = {(round, number, step.id): step for step, number, round in self._planned()}
+        for round, number, id, _ in self.ledger.step_folders():
+            again = start_from is not None and (round > 1 or number >= start_from)
+            if not again and (round, number, id) not in planned:
+                raise UserError(
+                    f"{self.folder} holds a result of step {id!r} as step {number} of round {round}, "
+                    "which the recipe does not have",
+                    where=self.loaded.lines.at(("steps",)),
+                    hint="name=NEW starts another run; --from ID does step ID and the later ones again; "
+                    "steps can be added at the end, rounds can be raised",
+                )
+        for (round, number, _), step in planned.items():
+            if start_from is not None and (round > 1 or number >= start_from):
+                continue
+            record = self.ledger.read(step.id, number, round)
+            if record is not None:
+                self._compare(record, step, number, round)
+                self.ledger.adopt(record, self.ledger.step_folder(step.id, number, round))
+
+    def _compare(self, record: StepRecord, step: StepSpec, number: int, round: int) -> None:
+        changed = first_difference(record.identity, json_safe(self._identity(step, round)))
+        if changed is not None:
+            key, old, new = changed
+            raise UserError(
+                f"{key} of step {step.id!r} changed from {old!r} to {new!r}, and {self.folder} holds the old result",
+                where=self._line_of(key, number),
+                hint=f"name=NEW starts another run; --from {step.id} does this step and the later ones again",
+            )
+
+    def _line_of(self, key: str, number: int) -> str:
+        section, *rest = key.split(".")
+        path = [int(part) if part.isdecimal() else part for part in rest]
+        start: tuple[str | int, ...] = ("policy",) if section == "policy" else ("steps", number - 1)
+        return self.loaded.lines.at((*start, *path) if section in ("policy", "options") else start)
+
+    def _check_device(self) -> None:
+        """A device or kernel that cannot be used here is found before anything is written."""
+        from alignkit.device import choose_device
+        from alignkit.ops import choose_ops
+
+        choose_ops(self.manager, self.recipe.kernels, choose_device(self.recipe.device))
+
+    def _identity(self, step: StepSpec, round: int) -> dict[str, Any]:
+        """What the step's result depends on, as far as its inputs are there."""
         inputs: dict[str, str] = {}
         for reference in input_references(self.recipe, step):
             if reference[1:].partition(".")[0] == step.id:
@@ -118,36 +154,42 @@ class _Run:
         return step_identity(self.recipe, step, round, self.manager, inputs)
 
     def _step(self, step: StepSpec, number: int, round: int) -> None:
+        folder = self.ledger.step_folder(step.id, number, round)
         record = self.ledger.read(step.id, number, round)
         if record is not None and record.finished:
+            # An appended step may have changed what `@latest` means for this one, which the check could not foresee.
+            self._compare(record, step, number, round)
             logger.info("round %d · %s is finished", round, step.id)
-            self.ledger.adopt(record)
+            self.ledger.adopt(record, folder)
             return
-        identity = self._identity(step, round)
-        assert identity is not None
-        folder = self.ledger.step_folder(step.id, number, round)
-        for other in self.reuse:
-            if other.copy_finished(digest(json_safe(identity)), folder):
-                logger.info("round %d · %s taken over from %s", round, step.id, other.folder)
-                taken = self.ledger.read(step.id, number, round)
-                assert taken is not None
-                self.ledger.adopt(taken)
-                return
+        started = StepRecord.new(step.id, round, json_safe(self._identity(step, round)))
+        if self._take_over(started, number, folder):
+            return
         registered = self.manager.get("step", step.step)
         if folder.exists() and "keeps_partial" not in registered.component.tags:
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        started = StepRecord.new(step.id, round, json_safe(identity))
         self.ledger.write(started, folder)
         logger.info("round %d · %s (%s)", round, step.id, step.step)
         self._do(step, folder, round, started)
+
+    def _take_over(self, wanted: StepRecord, number: int, folder: Path) -> bool:
+        """Copy the identical finished step of a run given with --reuse, if there is one."""
+        for other in self.reuse:
+            if other.copy_finished(wanted.hash, folder):
+                logger.info("round %d · %s taken over from %s", wanted.round, wanted.id, other.folder)
+                taken = self.ledger.read(wanted.id, number, wanted.round)
+                assert taken is not None
+                self.ledger.adopt(taken, folder)
+                return True
+        return False
 
     def _do(self, step: StepSpec, folder: Path, round: int, started: StepRecord) -> None:
         clock = time.perf_counter()
         context = self._context(step, folder, round)
         notify(self.manager, "alignkit_step_start", run=self.info, step_id=step.id, folder=folder)
         try:
-            built: Step = context.build("step", ComponentSpec(name=step.step, **step.options))
+            built: Step = context.build("step", step.component)
             output = built.run(context)
         except BaseException as error:
             notify(self.manager, "alignkit_failure", run=self.info, step_id=step.id, error=error)
@@ -159,7 +201,7 @@ class _Run:
                 tracker.close()
         record = started.finish(output, time.perf_counter() - clock)
         self.ledger.write(record, folder)
-        self.ledger.adopt(record)
+        self.ledger.adopt(record, folder)
         self.ledger.write_metrics()
         notify(self.manager, "alignkit_step_end", run=self.info, step_id=step.id, folder=folder)
 
@@ -186,7 +228,9 @@ class _Run:
             folder=folder,
             previous_folder=self.ledger.folder_before(step.id, round),
         )
-        trackers: list[Tracker] = [context.build("tracker", spec) for spec in self.recipe.trackers]
+        trackers: list[Tracker] = [
+            context.build("tracker", spec) for spec in chosen_trackers(self.recipe, self.manager)
+        ]
         context.trackers = trackers
         return context
 
@@ -195,8 +239,13 @@ class _Run:
 
         return {
             "plugins": [
-                {"name": p.name, "distribution": p.distribution, "version": p.version, "status": p.status,
-                 "problem": p.problem}
+                {
+                    "name": p.name,
+                    "distribution": p.distribution,
+                    "version": p.version,
+                    "status": p.status,
+                    "problem": p.problem,
+                }
                 for p in self.manager.plugins
             ],
             "environment": environment(),
@@ -213,12 +262,16 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(f"cannot write there: {error.strerror}", where=folder, hint="set output=FOLDER") from None
+        raise UserError(
+            f"cannot write there: {error.strerror}", where=folder, hint="set output=FOLDER"
+        ) from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError("another alignkit run works in this folder", where=folder, hint="wait, or name=NEW") from None
+            raise UserError(
+                "another alignkit run works in this folder", where=folder, hint="wait, or name=NEW"
+            ) from None
         yield
     except UserError:
         if made and {p.name for p in folder.iterdir()} <= {".lock"}:

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from alignkit.batches import Rollout
 from alignkit.context import StepContext
-from alignkit.errors import Fault
 from alignkit.hooks import notify, shape_scores
 from alignkit.loop.config import LoopConfig
 from alignkit.loop.logprobs import rollout_logprobs, rollout_values
 from alignkit.loop.measure import measure, text_figures
-from alignkit.loop.rewards import AdaptiveKL, penalise_missing_stop, token_rewards, whiten
+from alignkit.loop.rewards import AdaptiveKL, checked_scores, penalise_missing_stop, token_rewards, whiten
 from alignkit.protocols import Advantage, Critic, Experience, Policy, RolloutStage, Sampler, Scores
 from alignkit.records import Prompt
 from alignkit.seeds import derived_seed
@@ -69,18 +68,8 @@ class AlignmentLoop:
         return rollout
 
     def reward(self, rollout: Rollout) -> Tensor:
-        """Score the completions [B]. Raises Fault, naming the completion, for a score that is not finite."""
-        scores_B = self.reward_source.score(rollout).float().cpu()
-        if scores_B.shape != (len(rollout),):
-            raise Fault(
-                f"the reward source returned scores of shape {tuple(scores_B.shape)} for {len(rollout)} completions"
-            )
-        bad = (~torch.isfinite(scores_B)).nonzero().flatten().tolist()
-        if bad:
-            raise Fault(
-                f"the reward source scored {len(bad)} of {len(rollout)} completions as not finite, first "
-                f"{float(scores_B[bad[0]])} for {rollout.texts[bad[0]][:200]!r}"
-            )
+        """Score the completions [B] and let plugins shape the scores."""
+        scores_B = checked_scores(self.reward_source, rollout)
         return shape_scores(self.context.manager, self.context.run, rollout, scores_B)
 
     def experience(self, rollout: Rollout, scores_B: Tensor, kl_coef: float) -> tuple[Experience, dict[str, float]]:
@@ -97,6 +86,7 @@ class AlignmentLoop:
         stopped_B = torch.tensor([f == "stop" for f in rollout.finish])
         penalised_B = penalise_missing_stop(clipped_B, stopped_B, config.missing_stop)
         rewards_BT = token_rewards(penalised_B, logp_BT, ref_BT, mask_BT, kl_coef)
+        objective = float(rewards_BT.sum(-1).mean())  # before whitening, which changes its unit
         if config.whiten_rewards:
             rewards_BT = whiten(rewards_BT, mask_BT, shift_mean=False)
         advantages_BT, returns_BT = self.advantage(rewards_BT, values_BT, mask_BT, rollout.group_B)
@@ -105,7 +95,7 @@ class AlignmentLoop:
             "reward_std": float(scores_B.std(unbiased=False)),
             "kl": float((logp_BT - ref_BT).sum(-1).mean()),
             "kl_coef": kl_coef,
-            "objective": float(rewards_BT.sum(-1).mean()),
+            "objective": objective,
             **text_figures(rollout),
         }
         if rollout.sampler_logp_BT is not None and config.sampling.top_k == 0 and config.sampling.top_p == 1.0:

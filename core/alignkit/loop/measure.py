@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from alignkit.batches import Rollout
 from alignkit.loop.logprobs import rollout_logprobs
+from alignkit.loop.rewards import checked_scores
 from alignkit.ops import Ops
 from alignkit.protocols import Policy, Sampler, Scores
 from alignkit.records import Prompt, Sampling
@@ -28,7 +29,7 @@ def measure(
     rollout = sampler.rollout(policy, prompts, sampling, seed)
     figures = text_figures(rollout)
     for name, source in sources.items():
-        figures[name] = float(source.score(rollout).float().mean())
+        figures[name] = float(checked_scores(source, rollout).mean())
     whole = sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.temperature > 0
     if reference is not None and whole:
         own_BT = rollout_logprobs(policy, rollout, ops, max_tokens)

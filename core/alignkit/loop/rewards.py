@@ -5,9 +5,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alignkit.batches import Rollout
+from alignkit.errors import Fault
 from alignkit.loop.config import KLConfig, MissingStopConfig
+from alignkit.protocols import Scores
 
 WHITEN_EPS = 1e-8
+
+
+def checked_scores(source: Scores, rollout: Rollout) -> Tensor:
+    """Score the completions [B]. Raises Fault, naming the completion, for a score that is not finite."""
+    scores_B = source.score(rollout).float().cpu()
+    if scores_B.shape != (len(rollout),):
+        raise Fault(
+            f"the reward source returned scores of shape {tuple(scores_B.shape)} for {len(rollout)} completions"
+        )
+    bad = (~torch.isfinite(scores_B)).nonzero().flatten().tolist()
+    if bad:
+        raise Fault(
+            f"the reward source scored {len(bad)} of {len(rollout)} completions as not finite, first "
+            f"{float(scores_B[bad[0]])} for {rollout.texts[bad[0]][:200]!r}"
+        )
+    return scores_B
 
 
 def penalise_missing_stop(scores_B: Tensor, stopped_B: Tensor, config: MissingStopConfig | None) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from alignkit.batches import TokenBatch
+from alignkit.errors import UserError
 
 
 def hidden_states(model: Any, batch: TokenBatch) -> Tensor:
@@ -19,4 +20,10 @@ def hidden_states(model: Any, batch: TokenBatch) -> Tensor:
     arguments: dict[str, Any] = {"input_ids": batch.ids_BT, "use_cache": False}
     if "position_ids" in inspect.signature(backbone.forward).parameters:
         arguments["position_ids"] = batch.positions_BT
+    elif bool((batch.positions_BT[:, 1:] == 0).any()):
+        raise UserError(
+            f"{type(model).__name__} takes no positions, so packed rows would see each other",
+            where="packing",
+            hint="set packing: false",
+        )
     return cast(Tensor, backbone(**arguments).last_hidden_state)

@@ -7,11 +7,13 @@ produces; nothing sampled is ever decoded and encoded again.
 from collections.abc import Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from alignkit.errors import UserError
 from alignkit.files import digest
 from alignkit.records import Content, Message
 
-PROBE = "a"
+PROBE = "alignkit"
 
 
 class TextEncoder:
@@ -27,25 +29,28 @@ class TextEncoder:
         if tokenizer.eos_token_id is None and not stop_ids:
             raise UserError("the tokenizer has no end token", where=name, hint="set eos_token in its config")
         self.end_id = int(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else min(stop_ids))
-        self.stop_ids = stop_ids | {self.end_id} | self._turn_end()
+        self.turn_end_id = self._turn_end()
+        self.stop_ids = stop_ids | {self.end_id} | ({self.turn_end_id} - {None})
         pad = tokenizer.pad_token_id
         # Any id will do: padding is told by masks, never by the id.
         self.pad_id = self.end_id if pad is None else int(pad)
         vocabulary = sorted(tokenizer.get_vocab().items())
         self.tokenizer_id = digest([vocabulary, getattr(tokenizer, "chat_template", None)])[:16]
 
-    def _turn_end(self) -> frozenset[int]:
+    def _turn_end(self) -> int | None:
+        """The special token that follows an assistant's words in the chat template, if there is one.
+
+        Looked for in text, not in ids: what a word is encoded as depends on what stands before it.
+        """
         if not getattr(self.tokenizer, "chat_template", None):
-            return frozenset()
+            return None
         turn = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
-        ids = self._template(turn, generation_prompt=False)
-        specials = set(self.tokenizer.all_special_ids)
-        content = self.tokenizer(PROBE, add_special_tokens=False).input_ids
-        for i in range(len(ids) - 1, -1, -1):
-            if ids[i : i + len(content)] == content:
-                after = ids[i + len(content) :]
-                return frozenset(after[:1]) if after and after[0] in specials else frozenset()
-        return frozenset()
+        after = self._apply_template(turn, tokenize=False).rpartition(PROBE)[2]
+        added = self.tokenizer.added_tokens_decoder  # all_special_ids lists the named ones only
+        specials = {*self.tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+        ids = self.text(after)
+        first = next((n for n, i in enumerate(ids) if i in specials), None)
+        return ids[first] if first is not None and not self.decode(ids[:first]).strip() else None
 
     def _template(self, messages: list[dict[str, str]], generation_prompt: bool) -> list[int]:
         if not getattr(self.tokenizer, "chat_template", None):
@@ -54,10 +59,21 @@ class TextEncoder:
                 where=self.name,
                 hint="use an instruct model, or data with plain-text prompts",
             )
-        out = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=generation_prompt, tokenize=True, return_dict=True
-        )
+        out = self._apply_template(messages, add_generation_prompt=generation_prompt, tokenize=True, return_dict=True)
         return [int(i) for i in out["input_ids"]]
+
+    def _apply_template(self, messages: list[dict[str, str]], **options: Any) -> Any:
+        try:
+            return self.tokenizer.apply_chat_template(messages, **options)
+        except TemplateError as error:
+            raise UserError(
+                f"the chat template refuses a conversation with the roles {[m['role'] for m in messages]}: {error}",
+                where=self.name,
+            ) from None
+
+    def closing_id(self, prompt: Content) -> int:
+        """The token that closes an answer to `prompt`: the turn's end in a conversation, else the end token."""
+        return self.end_id if isinstance(prompt, str) or self.turn_end_id is None else self.turn_end_id
 
     def prompt(self, content: Content) -> list[int]:
         """Ids of a prompt, at least one: an empty text becomes the start token (or the end token if there is none)."""
@@ -76,10 +92,15 @@ class TextEncoder:
         """Ids that follow `prompt`, closed by one stop token."""
         if isinstance(prompt, str) and isinstance(completion, str):
             return [*self.text(completion), self.end_id]
-        before = list(prompt) if not isinstance(prompt, str) else [Message(role="user", content=prompt)]
+        if isinstance(prompt, str):
+            raise UserError(
+                "the prompt is plain text and its completion a list of messages",
+                where=self.name,
+                hint="write both as messages or both as text",
+            )
         after = [Message(role="assistant", content=completion)] if isinstance(completion, str) else list(completion)
-        whole = self._template([m.model_dump() for m in (*before, *after)], generation_prompt=False)
-        prefix = self.prompt(tuple(before))
+        whole = self._template([m.model_dump() for m in (*prompt, *after)], generation_prompt=False)
+        prefix = self.prompt(prompt)
         if whole[: len(prefix)] != prefix:
             raise UserError(
                 "the chat template changes earlier turns when an answer is added, so the answer cannot be told apart",

@@ -38,17 +38,21 @@ def check_model_path(path: str) -> None:
 
 def load(auto_class: Any, path: str, **options: Any) -> Any:
     """`auto_class.from_pretrained(path)`; what transformers raises becomes a UserError."""
-    from transformers.utils import logging as transformers_logging
-
     check_model_path(path)
-    # Bars and reports of every load and save would tear the run's own progress display.
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    _be_quiet()
     try:
         return auto_class.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().split("\n")[0]
         raise UserError(f"cannot load the model: {first}", where=path, hint="a local folder works offline") from None
+
+
+def _be_quiet() -> None:
+    """transformers' bars and reports of every load and save would tear the run's own progress display."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def load_encoder(path: str, model: Any, trust_remote_code: bool = False) -> TextEncoder:
@@ -71,6 +75,7 @@ def stop_ids(model: Any) -> frozenset[int]:
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a complete model folder, or none."""
+    _be_quiet()
     with atomic_folder(folder) as temp:
         model.save_pretrained(temp)
         tokenizer.save_pretrained(temp)

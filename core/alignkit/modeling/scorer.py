@@ -48,7 +48,7 @@ class SequenceScorer:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(iter(self.module.parameters())).device
+        return torch.device(self.module.device)
 
     def init_head(self, generator: torch.Generator | None) -> None:
         """New head weights: N(0, 1/(H + 1)) as in Ziegler et al. 2019 for a reward model, zero without a generator."""
@@ -66,9 +66,13 @@ class SequenceScorer:
         """Ids as the scorer reads them: prompt, completion, one stop token."""
         return self.encoder.prompt(prompt) + self.encoder.completion(prompt, completion)
 
-    def closed(self, ids: Sequence[int]) -> list[int]:
-        """Sampled ids with a stop token at the end, so that a completion cut for length is read like any other."""
-        return list(ids) if ids and ids[-1] in self.encoder.stop_ids else [*ids, self.encoder.end_id]
+    def closed(self, prompt: Content, ids: Sequence[int]) -> list[int]:
+        """Sampled ids, closed by the token that closes the rows of training.
+
+        So a completion cut for length, or ended by another stop token, is read like any other.
+        """
+        words = ids[:-1] if ids and ids[-1] in self.encoder.stop_ids else ids
+        return [*words, self.encoder.closing_id(prompt)]
 
     def last_token_scores(self, batch: TokenBatch) -> Tensor:
         """Score of each row at its last real token, [B], float32."""

@@ -50,7 +50,7 @@ def choose_ops(manager: "PluginManager", name: str, device: "torch.device") -> O
         reason = "asked for" if name == "eager" else f"auto: no kernel claims to be faster on {device.type}"
         return Ops(**OPS, choice=dict.fromkeys(OPS, "eager"), reason=reason)
     registered = manager.get("kernel", name, where="kernels")
-    kernel: Kernel = registered.component.build(registered.component.config(), None)  # type: ignore[arg-type]
+    kernel: Kernel = registered.component.build(registered.component.config(), None)
     problem = kernel.unavailable(device)
     if problem is not None:
         raise UserError(f"kernel {name!r} cannot run here: {problem}", where="kernels", hint="use kernels: auto")

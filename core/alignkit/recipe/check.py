@@ -1,7 +1,8 @@
 """Validates a recipe against the installed components: every option, name and reference, before anything runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
 
@@ -10,11 +11,10 @@ from pydantic import BaseModel, ValidationError
 from alignkit.components import Kind
 from alignkit.errors import UserError, did_you_mean
 from alignkit.manager import PluginManager, Registered
-from alignkit.recipe.model import ComponentSpec, Recipe, SlotOf
+from alignkit.recipe.model import LATEST, ComponentSpec, Recipe, SlotOf, StepSpec
 from alignkit.recipe.source import KeyPath, Lines
 
 M = TypeVar("M", bound=BaseModel)
-LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -25,27 +25,34 @@ class Resolved:
     config: BaseModel
 
 
-def validated(model: type[M], data: Any, lines: Lines, path: KeyPath = ()) -> M:
-    """`model.model_validate(data)`; a ValidationError becomes one UserError that names every wrong key."""
+def validated(model: type[M], data: Any, lines: Lines, path: KeyPath = (), also: Sequence[str] = ()) -> M:
+    """`model.model_validate(data)`; a ValidationError becomes one UserError that names every wrong key.
+
+    `also`: keys that are allowed beside the model's own, for suggestions.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(e, model, lines, path) for e in error.errors()]
+        problems = [_problem(e, model, lines, path, also) for e in error.errors()]
     where, first = problems[0]
     more = "".join(f"\n{w}: {text}" for w, text in problems[1:])
     raise UserError(first + more, where=where)
 
 
-def _problem(error: Any, model: type[BaseModel], lines: Lines, path: KeyPath) -> tuple[str, str]:
+def _problem(
+    error: Any, model: type[BaseModel], lines: Lines, path: KeyPath, also: Sequence[str]
+) -> tuple[str, str]:
     loc: KeyPath = tuple(error["loc"])
     dotted = ".".join(str(p) for p in (*path, *loc)) or "recipe"
     where = lines.at((*path, *loc))
     if error["type"] == "extra_forbidden":
         owner = _model_at(model, loc[:-1])
-        known = list(owner.model_fields) if owner else []
+        known = [*(owner.model_fields if owner else []), *(also if len(loc) == 1 else [])]
         return where, f"unknown key {dotted}{did_you_mean(str(loc[-1]), known)}; known: {', '.join(known)}"
     if error["type"] == "missing":
-        return where, f"{dotted} is missing"
+        given = [str(key) for key in error["input"]] if isinstance(error["input"], dict) else []
+        close = get_close_matches(str(loc[-1]), given, n=1)
+        return where, f"{dotted} is missing" + (f" (is {close[0]!r} meant to be it?)" if close else "")
     message = error["msg"].removeprefix("Value error, ")
     shown = repr(error["input"])
     return where, f"{dotted}: {message}" + (f" (got {shown})" if len(shown) < 80 else "")
@@ -77,7 +84,8 @@ def resolve(
     """
     lines = lines or Lines("recipe")
     registered = manager.get(kind, spec.name, where=lines.at((*path, "name")))
-    config = validated(registered.component.config, spec.options, lines, path)
+    also = tuple(StepSpec.model_fields) if kind == "step" else ("name",)
+    config = validated(registered.component.config, spec.options, lines, path, also)
     component = registered.component
     if preflight and component.check is not None:
         _preflight(partial(component.check, config), lines, path)
@@ -128,14 +136,16 @@ def references(data: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
 def check_recipe(recipe: Recipe, manager: PluginManager, lines: Lines, preflight: bool = False) -> None:
     """Raise UserError for the first thing that could not work: unknown component, option, reference or file."""
     resolve(manager, "policy", recipe.policy, lines, ("policy",), preflight)
-    for i, tracker in enumerate(recipe.trackers):
-        resolve(manager, "tracker", tracker, lines, ("trackers", i))
+    for i, tracker in enumerate(chosen_trackers(recipe, manager)):
+        resolve(manager, "tracker", tracker, lines, ("trackers", i), preflight)
+    if recipe.kernels not in ("auto", "eager"):
+        manager.get("kernel", recipe.kernels, where=lines.at(("kernels",)))
     ids = [s.id for s in recipe.steps]
     for text, path in references(recipe.policy.options):
         _known(text, ids, lines, ("policy", *path))
     for i, step in enumerate(recipe.steps):
-        spec = ComponentSpec(name=step.step, **step.options)
         try:
+            spec = _component_of(step, lines, ("steps", i))
             resolve(manager, "step", spec, lines, ("steps", i), preflight)
         except UserError as error:
             raise UserError(f"step {step.id!r}: {error.what}", where=error.where, hint=error.hint) from None
@@ -151,3 +161,17 @@ def _known(reference: str, earlier: list[str], lines: Lines, path: KeyPath) -> N
             where=lines.at(path),
             hint=f"earlier steps: {', '.join(earlier) or 'none'}; @{LATEST} is the newest policy",
         )
+
+
+def _component_of(step: StepSpec, lines: Lines, path: KeyPath) -> ComponentSpec:
+    """The step's component; `name` is the one option that a step cannot have."""
+    if "name" in step.options:
+        raise UserError("unknown key name: a step has an id", where=lines.at((*path, "name")))
+    return step.component
+
+
+def chosen_trackers(recipe: Recipe, manager: PluginManager) -> list[ComponentSpec]:
+    """The recipe's trackers. A recipe that names none gets those of the default ones that are installed."""
+    installed = manager.names("tracker")
+    asked = "trackers" in recipe.model_fields_set
+    return [spec for spec in recipe.trackers if asked or spec.name in installed]

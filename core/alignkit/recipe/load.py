@@ -48,8 +48,6 @@ def load_recipe(name: str, overrides: Sequence[str] = (), manager: PluginManager
     raw, lines = read_yaml(recipe_path(name))
     data: dict[str, Any] = apply_overrides(raw, overrides, lines)
     variables = data.get("vars") or {}
-    if not isinstance(variables, dict):
-        raise UserError("vars is a mapping of names to values", where=lines.at(("vars",)))
     body = {k: substitute(v, variables, lines, (k,)) for k, v in data.items() if k != "vars"}
     recipe = validated(Recipe, {**body, "vars": variables}, lines)
     if manager is None:

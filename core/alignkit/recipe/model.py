@@ -8,6 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from alignkit.components import Config, Kind
 
+LATEST = "latest"
+# `@latest` is the newest policy, and `policy.path=…` on the command line means the recipe's policy.
+RECIPE_KEYS = (
+    "name",
+    "seed",
+    "rounds",
+    "output",
+    "device",
+    "kernels",
+    "vars",
+    "plugins",
+    "trackers",
+    "policy",
+    "steps",
+)
+RESERVED_IDS = {LATEST, *RECIPE_KEYS}
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -56,6 +72,10 @@ class StepSpec(BaseModel):
     @field_validator("id")
     @classmethod
     def _safe_id(cls, value: str) -> str:
+        if value in RESERVED_IDS:
+            raise ValueError(
+                "this word has a meaning of its own in references or overrides; choose another id"
+            )
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", value):
             raise ValueError("an id begins with a letter and has letters, digits, _ and - only")
         return value
@@ -64,6 +84,11 @@ class StepSpec(BaseModel):
     def options(self) -> dict[str, Any]:
         """The step component's options."""
         return dict(self.model_extra or {})
+
+    @property
+    def component(self) -> ComponentSpec:
+        """The step component with its options."""
+        return ComponentSpec(name=self.step, **self.options)
 
 
 class PluginOptions(Config):
@@ -93,7 +118,9 @@ class Recipe(Config):
     @classmethod
     def _safe_name(cls, value: str) -> str:
         if not NAME_PATTERN.fullmatch(value):
-            raise ValueError("a name has letters, digits, dot, _ and - only and begins with a letter or digit")
+            raise ValueError(
+                "a name has letters, digits, dot, _ and - only and begins with a letter or digit"
+            )
         return value
 
     @model_validator(mode="after")

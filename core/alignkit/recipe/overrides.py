@@ -7,7 +7,7 @@ from typing import Any
 
 from alignkit.errors import UserError, did_you_mean
 from alignkit.recipe.model import Recipe
-from alignkit.recipe.source import KeyPath, Lines, number_like, parse_value
+from alignkit.recipe.source import KeyPath, Lines, parse_value
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
@@ -18,6 +18,7 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str], lines: Lines
     Top-level keys of the recipe win over variables of the same name.
     """
     data = copy.deepcopy(data)
+    _check_variables(data, lines)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -25,7 +26,13 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str], lines: Lines
         path = _target(data, key)
         _put(data, path, parse_value(text), override)
         lines.overridden(path)
+        _check_variables(data, lines)
     return data
+
+
+def _check_variables(data: Mapping[str, Any], lines: Lines) -> None:
+    if not isinstance(data.get("vars") or {}, dict):
+        raise UserError("vars is a mapping of names to values", where=lines.at(("vars",)))
 
 
 def _target(data: Mapping[str, Any], key: str) -> KeyPath:
@@ -34,7 +41,13 @@ def _target(data: Mapping[str, Any], key: str) -> KeyPath:
     steps = [s.get("id") for s in data.get("steps") or [] if isinstance(s, dict)]
     if parts[0] in steps and len(parts) > 1:
         return ("steps", steps.index(parts[0]), *parts[1:])
-    if parts[0] == "vars" or (parts[0] in Recipe.model_fields and parts[0] != "steps"):
+    if parts[0] == "vars" and len(parts) > 1 and parts[1] not in variables and parts[1] not in _used(data):
+        raise UserError(
+            f"no variable {parts[1]!r} in the recipe{did_you_mean(parts[1], list(variables))}",
+            where="command line",
+            hint=f"variables: {', '.join(variables) or 'none'}",
+        )
+    if parts[0] in Recipe.model_fields and parts[0] != "steps":
         return tuple(parts)
     if len(parts) == 1 and parts[0] in variables:
         return ("vars", parts[0])
@@ -46,19 +59,38 @@ def _target(data: Mapping[str, Any], key: str) -> KeyPath:
     )
 
 
+def _used(data: Any) -> set[str]:
+    """Every name that `$name` refers to."""
+    if isinstance(data, dict | list):
+        return {
+            name for value in (data.values() if isinstance(data, dict) else data) for name in _used(value)
+        }
+    return {a or b for a, b in VARIABLE.findall(data)} if isinstance(data, str) else set()
+
+
 def _put(data: Any, path: KeyPath, value: Any, override: str) -> None:
     for i, part in enumerate(path[:-1]):
-        step: Any = int(part) if isinstance(data, list) and str(part).isdigit() else part
-        following = data.get(step) if isinstance(data, dict) else data[step]
+        key = _key(data, part, override)
+        following = data[key] if isinstance(data, list) else data.get(key)
         if following is None or (isinstance(following, str) and isinstance(data, dict)):
             # A bare component name is short for {name: …}; an option set below it needs the long form.
             following = {"name": following} if isinstance(following, str) else {}
-            data[step] = following
+            data[key] = following
         if not isinstance(following, dict | list):
-            raise UserError(f"{'.'.join(map(str, path[: i + 1]))} has no options", where=f"command line: {override}")
+            raise UserError(
+                f"{'.'.join(map(str, path[: i + 1]))} has no options", where=f"command line: {override}"
+            )
         data = following
-    last: Any = int(path[-1]) if isinstance(data, list) and str(path[-1]).isdigit() else path[-1]
-    data[last] = value
+    data[_key(data, path[-1], override)] = value
+
+
+def _key(data: Any, part: str | int, override: str) -> Any:
+    """`part` as a key of a mapping or as a place in a list."""
+    if isinstance(data, dict):
+        return part
+    if not str(part).isdecimal() or int(part) >= len(data):
+        raise UserError(f"{part!r} is no place in a list of {len(data)}", where=f"command line: {override}")
+    return int(part)
 
 
 def substitute(data: Any, variables: Mapping[str, Any], lines: Lines, path: KeyPath = ()) -> Any:
@@ -71,7 +103,7 @@ def substitute(data: Any, variables: Mapping[str, Any], lines: Lines, path: KeyP
     if isinstance(data, list):
         return [substitute(v, variables, lines, (*path, i)) for i, v in enumerate(data)]
     if not isinstance(data, str) or "$" not in data:
-        return number_like(data)
+        return data
     whole = VARIABLE.fullmatch(data)
     if whole:
         return _variable(whole, variables, lines, path)
@@ -90,5 +122,7 @@ def _variable(match: re.Match[str], variables: Mapping[str, Any], lines: Lines, 
         )
     value = variables[name]
     if value is None:
-        raise UserError(f"the variable {name} has no value", where=lines.at(path), hint=f"add {name}=… to the command")
+        raise UserError(
+            f"the variable {name} has no value", where=lines.at(path), hint=f"add {name}=… to the command"
+        )
     return value

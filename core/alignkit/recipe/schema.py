@@ -4,46 +4,111 @@ from typing import Any
 
 from alignkit.components import Kind
 from alignkit.manager import PluginManager, Registered
-from alignkit.recipe.model import Recipe, StepSpec
+from alignkit.recipe.model import ComponentSpec, Recipe, SlotOf, StepSpec
+
+SLOTS: tuple[Kind, ...] = (
+    "policy",
+    "reward_source",
+    "advantage",
+    "optimizer_stage",
+    "sampler",
+    "data_format",
+    "tracker",
+)
+VARIABLE = {"type": "string", "pattern": r"^\$(\w+|\{\w+\})$", "description": "a variable of `vars`"}
+ANY_VALUE_MAY_BE = {"$ref": "#/$defs/variable"}
 
 
 def recipe_schema(manager: PluginManager) -> dict[str, Any]:
     """JSON schema (draft 2020-12). Options of a step depend on `step`, those of a component on `name`."""
     schema = Recipe.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    definitions = schema.setdefault("$defs", {})
+    definitions: dict[str, Any] = {"variable": VARIABLE}
+    for kind in SLOTS:
+        definitions[kind] = _choice(manager, kind, definitions)
     steps = [_step(r, definitions) for r in manager.all("step")]
-    schema["properties"]["steps"]["items"] = {"anyOf": steps}
-    schema["properties"]["policy"] = _choice(manager, "policy", definitions)
-    schema["properties"]["trackers"]["items"] = _choice(manager, "tracker", definitions)
-    definitions["components"] = {
-        kind: _choice(manager, kind, definitions)
-        for kind in ("reward_source", "advantage", "optimizer_stage", "sampler", "data_format")
-    }
-    return schema
-
-
-def _options(registered: Registered, definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = registered.component.config.model_json_schema(ref_template="#/$defs/{model}")
-    definitions.update(schema.pop("$defs", {}))
+    properties = schema["properties"]
+    properties["steps"]["items"] = {"anyOf": steps}
+    properties["policy"] = {"$ref": "#/$defs/policy"}
+    properties["trackers"]["items"] = {"$ref": "#/$defs/tracker"}
+    definitions["PluginOptions"] = schema.pop("$defs")["PluginOptions"]
+    for name in set(properties) - {"steps", "vars"}:
+        properties[name] = _or_variable(properties[name])
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["$defs"] = definitions
     return schema
 
 
 def _step(registered: Registered, definitions: dict[str, Any]) -> dict[str, Any]:
-    schema = _options(registered, definitions)
     base = StepSpec.model_json_schema()["properties"]
-    schema["properties"] = {**base, "step": {"const": registered.component.name}, **schema.get("properties", {})}
-    schema["required"] = ["id", "step", *schema.get("required", [])]
+    names = {"enum": [registered.component.name, registered.reference]}
+    return _with_keys(registered, {**base, "step": names}, ["id", "step"], definitions)
+
+
+def _choice(manager: PluginManager, kind: Kind, definitions: dict[str, Any]) -> dict[str, Any]:
+    found = manager.all(kind)
+    references = sorted({name for r in found for name in (r.component.name, r.reference)})
+    options: list[dict[str, Any]] = [{"type": "string", "enum": references}, ANY_VALUE_MAY_BE]
+    for registered in found:
+        names = {"enum": [registered.component.name, registered.reference]}
+        options.append(_with_keys(registered, {"name": names}, ["name"], definitions))
+    options.append({"type": "object", "properties": {"name": ANY_VALUE_MAY_BE}, "required": ["name"]})
+    return {"anyOf": options}
+
+
+def _with_keys(
+    registered: Registered, keys: dict[str, Any], required: list[str], definitions: dict[str, Any]
+) -> dict[str, Any]:
+    """The schema of a component's options and the recipe's own keys."""
+    schema = _options(registered, definitions)
+    schema["properties"] = {**keys, **schema.get("properties", {})}
+    schema["required"] = [*required, *schema.get("required", [])]
     schema["description"] = registered.component.summary
     return schema
 
 
-def _choice(manager: PluginManager, kind: Kind, definitions: dict[str, Any]) -> dict[str, Any]:
-    options: list[dict[str, Any]] = [{"type": "string", "enum": manager.names(kind)}]
-    for registered in manager.all(kind):
-        schema = _options(registered, definitions)
-        schema["properties"] = {"name": {"const": registered.component.name}, **schema.get("properties", {})}
-        schema["required"] = ["name", *schema.get("required", [])]
-        schema["description"] = registered.component.summary
-        options.append(schema)
-    return {"anyOf": options}
+def _options(registered: Registered, definitions: dict[str, Any]) -> dict[str, Any]:
+    # Two plugins may use one class name: definitions are kept apart by kind and owner.
+    prefix = f"{registered.kind}.{registered.distribution}.{registered.component.name}."
+    config = registered.component.config
+    schema = config.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    for name, field in config.model_fields.items():
+        for marker in field.metadata:
+            if isinstance(marker, SlotOf):
+                link = f"#/$defs/{prefix}{ComponentSpec.__name__}"
+                schema["properties"][name] = _linked(
+                    schema["properties"][name], link, f"#/$defs/{marker.kind}"
+                )
+    inner = {prefix + name: _with_variables(model) for name, model in schema.pop("$defs", {}).items()}
+    definitions.update(inner)
+    return dict(_with_variables(schema))
+
+
+def _linked(schema: Any, old: str, new: str) -> Any:
+    """A copy with every reference to `old` replaced: a slot takes the components of its kind."""
+    if isinstance(schema, dict):
+        return {k: new if k == "$ref" and v == old else _linked(v, old, new) for k, v in schema.items()}
+    return [_linked(v, old, new) for v in schema] if isinstance(schema, list) else schema
+
+
+def _with_variables(schema: Any) -> Any:
+    """A copy in which every value may also be `$name`."""
+    if isinstance(schema, list):
+        return [_with_variables(v) for v in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "properties":
+            out[key] = {name: _or_variable(v) for name, v in value.items()}
+        elif key in ("items", "additionalProperties") and isinstance(value, dict):
+            out[key] = _or_variable(value)
+        elif key in ("default", "const", "enum", "examples"):
+            out[key] = value
+        else:
+            out[key] = _with_variables(value)
+    return out
+
+
+def _or_variable(schema: dict[str, Any]) -> dict[str, Any]:
+    shown = {k: v for k, v in schema.items() if k in ("description", "default", "title")}
+    return {**shown, "anyOf": [_with_variables(schema), ANY_VALUE_MAY_BE]}

@@ -10,7 +10,18 @@ from alignkit.errors import UserError
 
 KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1_000_000
-SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+FLOAT, TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with two of its surprises left out: `3e-4` is a number here, and `2026-11-20` is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != TIMESTAMP]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(FLOAT, re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$"), list("+-0123456789"))
 
 
 class Lines:
@@ -37,19 +48,27 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """Parse a recipe file. Raises UserError for a missing file, bad YAML, aliases or a key given twice."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"recipe is larger than {MAX_BYTES} bytes", where=path, hint="is this the right file?")
+            raise UserError(
+                f"recipe is larger than {MAX_BYTES} bytes", where=path, hint="is this the right file?"
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError("no such recipe", where=path, hint="give a file, or one of the shipped names") from None
+        raise UserError(
+            "no such recipe", where=path, hint="give a file, or one of the shipped names"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe: {error}", where=path) from None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"not valid YAML: {problem}", where=place, hint="check indentation, quotes, brackets") from None
+        raise UserError(
+            f"not valid YAML: {problem}", where=place, hint="check indentation, quotes, brackets"
+        ) from None
+    except RecursionError:
+        raise UserError("nested too deeply", where=path) from None
     lines: dict[KeyPath, int] = {}
     data = _plain(node, (), lines, str(path), set()) if node is not None else None
     if not isinstance(data, dict):
@@ -62,7 +81,9 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
     lines.setdefault(path, line)
     if id(node) in seen:
         # An alias repeats a node; nested aliases grow without bound, and `vars` does what they are used for.
-        raise UserError("YAML aliases are not allowed", where=f"{file}:{line}", hint="use vars and $name instead")
+        raise UserError(
+            "YAML aliases are not allowed", where=f"{file}:{line}", hint="use vars and $name instead"
+        )
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         out: dict[str, Any] = {}
@@ -82,21 +103,19 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
 
 def _scalar(node: yaml.Node, file: str) -> Any:
     try:
-        return yaml.SafeLoader("").construct_object(node, deep=True)  # type: ignore[no-untyped-call]
-    except yaml.YAMLError as error:
+        return _Loader("").construct_object(node, deep=True)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        KeyError,
+    ) as error:  # `!!int x` is a ValueError, `!!bool x` a KeyError
         where = f"{file}:{node.start_mark.line + 1}"
         raise UserError(f"value not understood: {getattr(error, 'problem', error)}", where=where) from None
 
 
 def parse_value(text: str) -> Any:
-    """The value of a `key=value` override, read as YAML (`3e-4` counts as a number)."""
+    """The value of a `key=value` override, read as YAML; what is no YAML is text."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+    except (yaml.YAMLError, ValueError, KeyError, RecursionError):
         return text
-    return number_like(value)
-
-
-def number_like(value: Any) -> Any:
-    """YAML 1.1 reads `3e-4` as text; nobody means that."""
-    return float(value) if isinstance(value, str) and SCIENTIFIC.fullmatch(value) else value

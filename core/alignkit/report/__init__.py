@@ -10,8 +10,8 @@ REPORT = "report.html"
 def write_report(run_folder: Path) -> Path:
     """Write `report.html` into `run_folder` and return its path.
 
-    Works on finished, partial and failed runs: what is missing is named on the page. The same files give the same
-    bytes. Raises UserError if the folder does not exist.
+    Works on finished, partial and failed runs: what is missing is named on the page. The same files give the
+    same bytes. Raises UserError if the folder does not exist.
     """
     if not run_folder.is_dir():
         raise UserError("there is no such run folder", where=run_folder, hint="give the folder of a run")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from alignkit.report.read import RunFiles
 from alignkit.report.series import Curves, Key, Series
-from alignkit.report.wording import Wording, base_metric, number, wording
+from alignkit.report.wording import Wording, base_metric, number, shortened, wording
 
 MAX_CHARTS = 50
 MAX_ROUNDS = 8
@@ -25,8 +25,9 @@ class Line:
     @property
     def caption(self) -> str:
         """First and last value: what the curve says, for those who cannot see it."""
-        first, last = number(self.series.first, 3), number(self.series.last, 3)
-        values = f"{first} → {last}" if sum(b.rows for b in self.series.buckets) > 1 else last
+        ends = self.series.ends or ()
+        rows = sum(bucket.rows for bucket in self.series.buckets)
+        values = " → ".join(number(value, 3) for value in (ends if rows > 1 else ends[:1]))
         return f"round {self.round}{', held-out' if self.held_out else ''}: {values}"
 
 
@@ -42,10 +43,16 @@ class Chart:
     lines: tuple[Line, ...]
 
     @property
+    def name(self) -> str:
+        """The metric as the step calls it."""
+        return shortened(self.metric, 80)
+
+    @property
     def description(self) -> str:
         """Text alternative of the drawing."""
         captions = "; ".join(line.caption for line in self.lines)
-        return f"Line chart, {self.title} ({self.words.unit}) of step {self.step} by {self.x_label}. {captions}."
+        drawn = f"{self.title} ({self.words.unit}) of step {self.step} by {self.x_label}"
+        return f"Line chart, {drawn}. {captions}."
 
     @property
     def notes(self) -> list[str]:
@@ -53,10 +60,10 @@ class Chart:
         found: list[str] = []
         width = max(line.series.width for line in self.lines)
         if width > 1:
-            found.append(f"Each point is the mean of up to {width:,} rows; the shade spans lowest to highest.")
+            found.append(f"Each point is the mean of up to {width:,} rows, the shade spans all their values.")
         dropped = sum(line.series.dropped for line in self.lines)
         if dropped:
-            found.append(f"Not drawn: {dropped:,} {'value' if dropped == 1 else 'values'} that are not finite.")
+            found.append(f"Not finite and not drawn: {dropped:,} {'value' if dropped == 1 else 'values'}.")
         return found
 
 
@@ -97,7 +104,7 @@ def arrange(run: RunFiles, curves: Curves, simulated: bool) -> Gallery:
 def _charts(run: RunFiles, curves: Curves, simulated: bool) -> list[Chart]:
     groups: dict[tuple[str, str], list[tuple[Key, Series, bool]]] = defaultdict(list)
     for key, series in curves.series.items():
-        if series.drawable:
+        if series.ends:
             metric, held_out = base_metric(key.metric)
             groups[key.step, metric].append((key, series, held_out))
     shown = {step: _shown_rounds(_rounds(curves, step)) for step in {step for step, _ in groups}}
@@ -116,7 +123,7 @@ def _charts(run: RunFiles, curves: Curves, simulated: bool) -> list[Chart]:
 
 
 def _rounds(curves: Curves, step: str) -> list[int]:
-    return sorted({key.round for key, series in curves.series.items() if key.step == step and series.drawable})
+    return sorted({key.round for key, s in curves.series.items() if key.step == step and s.ends})
 
 
 def _shown_rounds(rounds: list[int]) -> dict[int, int]:
@@ -140,14 +147,14 @@ def _under_one_heading(run: RunFiles, step: str, charts: tuple[Chart, ...], curv
 def _notes(left_out: list[Chart], curves: Curves) -> list[str]:
     found: list[str] = []
     if left_out:
-        names = [f"{c.metric} of {c.step}" for c in left_out[:NAMES_SHOWN]]
+        names = [f"{c.name} of {c.step}" for c in left_out[:NAMES_SHOWN]]
         more = f" and {len(left_out) - NAMES_SHOWN:,} more" if len(left_out) > NAMES_SHOWN else ""
         found.append(f"{len(left_out):,} further charts are not drawn: {', '.join(names)}{more}.")
     if curves.refused:
-        found.append(f"At least {len(curves.refused):,} further metrics were not read: there are too many names.")
-    empty = sum(not series.drawable for series in curves.series.values())
+        found.append(f"At least {len(curves.refused):,} further metrics are not read: too many names.")
+    empty = sum(not series.ends for series in curves.series.values())
     if empty:
-        found.append(f"{empty:,} {'curve has' if empty == 1 else 'curves have'} no finite value and no chart.")
+        found.append(f"Without any finite value, and so without a chart: {empty:,} of the curves.")
     if curves.unreadable:
         found.append(f"{curves.unreadable:,} lines of metrics could not be read and are left out.")
     return found

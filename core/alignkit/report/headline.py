@@ -1,8 +1,8 @@
-"""The few numbers a reader wants first, found in the summary by what they are, whichever step reported them."""
+"""The few numbers a reader wants first, found in the summary by what they are, whichever step gave them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from alignkit.report.read import as_list
 from alignkit.report.series import LARGEST
@@ -14,7 +14,7 @@ SIMULATED = "Parts of this run are simulated: the summary says so without naming
 
 @dataclass(frozen=True)
 class Gauge:
-    """A value on the scale from 0 to 100 %: `low` to `high` is its interval, `mark` what to compare it with."""
+    """A value on a scale from 0 to 100 %: `low` to `high` is its interval, `mark` what to compare with."""
 
     value: float
     low: float | None
@@ -57,8 +57,8 @@ def simulated_notes(summary: dict[str, Any]) -> list[str]:
 def cards(summary: dict[str, Any]) -> list[Card]:
     """Headline cards of a summary, or of one of its rounds. What is not measured has no card."""
     sections = {k: v for k, v in summary.items() if isinstance(v, dict)}
-    groups = [list(_of_section(name, section, bool(summary.get("simulated")))) for name, section in sections.items()]
-    found = [(rank, name, card) for name, group in zip(sections, groups, strict=True) for rank, card in group]
+    simulated = bool(summary.get("simulated"))
+    found = [(rank, k, card) for k, v in sections.items() for rank, card in _of_section(k, v, simulated)]
     found.sort(key=lambda item: item[0])
     titles = [card.title for _, _, card in found]
     shown = []
@@ -83,7 +83,8 @@ def _of_section(name: str, section: dict[str, Any], simulated: bool) -> Iterator
     if section.get("win_rate") is not None:
         yield 3, _win_rate(section["win_rate"])
     if "kl" in section:
-        yield 4, Card("KL to the reference policy", number(section["kl"], 3), ("nats; how far the policy has moved",))
+        details = "nats; how far the policy has moved"
+        yield 4, Card("KL to the reference policy", number(section["kl"], 3), (details,))
 
 
 def _accuracy(section: dict[str, Any]) -> Card:
@@ -117,9 +118,9 @@ def _win_rate(value: Any) -> Card:
     return Card("Win rate against the policy before", percent(mean), tuple(details), gauge=gauge)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
-def _is_share(value: Any) -> bool:
+def _is_share(value: Any) -> TypeGuard[float]:
     return _is_number(value) and 0 <= value <= 1

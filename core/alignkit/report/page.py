@@ -16,6 +16,7 @@ from alignkit.report.series import Curves, read_curves
 from alignkit.report.wording import duration, number, plain, point_in_time, shortened
 
 HERE = Path(__file__).parent
+DATA = ("data", "feedback")
 SAMPLE_KEYS = ("prompt", "before", "after", "before_score", "after_score")
 
 
@@ -35,7 +36,11 @@ class SampleRow:
 def render(folder: Path) -> str:
     """The whole page."""
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = environment.get_template("template.html.jinja").render(collect(folder))
     # Model output may hold halves of surrogate pairs (JSON can write them), which no UTF-8 file can.
@@ -68,8 +73,8 @@ def collect(folder: Path) -> dict[str, Any]:
         "samples": samples,
         "sample_rows": [_sample(row) for row in samples.rows] if samples else [],
         "compared": _compared(run, samples),
-        "data": [t for t in sections if t.caption == "data"],
-        "sections": [t for t in sections if t.caption != "data"],
+        "data": [t for t in sections if t.caption in DATA],
+        "sections": [t for t in sections if t.caption not in DATA],
         "times": tables.times(run),
         "plugins": tables.plugin_table(run.plugins),
         "environment": tables.environment_table(run.plugins),
@@ -95,14 +100,16 @@ def _unfinished(run: RunFiles) -> str:
     """One sentence on a run that did not reach its end; empty for one that did."""
     done = {(s.round, s.id) for s in run.steps if s.finished}
     planned = run.planned
-    begun = [s for s in run.steps if not s.finished]
+    begun = [s for s in run.steps if s.status == "started"]
     if planned and set(planned) <= done:
         return ""
     if not planned and not begun:
         return "" if done else "No step has started."
     progress = f"{len(done & set(planned))} of {len(planned)} steps are done." if planned else ""
-    stopped = f"Step {begun[-1].id} of round {begun[-1].round} has started and is not finished." if begun else ""
-    return f"This run is not finished. {progress} {stopped}".strip()
+    stopped = ""
+    if begun:
+        stopped = f"Step {begun[-1].id} of round {begun[-1].round} was started and did not finish."
+    return f"{progress} {stopped}".strip() or "Its end is not recorded."
 
 
 def _missing(curves: Curves, samples: Samples | None) -> list[str]:
@@ -118,7 +125,8 @@ def _sample(row: dict[str, Any]) -> SampleRow:
     further = [(shortened(k, 80), plain(v)) for k, v in row.items() if k not in SAMPLE_KEYS and v is not None]
     # Most tokenizers begin a continuation with a space, which would look like a mistake of the page.
     texts = [plain(row.get(key, "")).removeprefix(" ") for key in ("prompt", "before", "after")]
-    return SampleRow(texts[0], texts[1], texts[2], number(before, 3), number(after, 3), better, tuple(further[:8]))
+    scores = number(before, 3), number(after, 3)
+    return SampleRow(texts[0], texts[1], texts[2], *scores, better, tuple(further[:8]))
 
 
 def _compared(run: RunFiles, samples: Samples | None) -> tuple[str, str]:

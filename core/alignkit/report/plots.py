@@ -1,4 +1,4 @@
-"""Charts as inline SVG whose colours are the page's CSS variables, so that one drawing fits light and dark."""
+"""Charts as inline SVG in the colours of the page's CSS variables: one drawing fits light and dark."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from alignkit.report.charts import Chart, Line
 
-# Colours that stand in for CSS variables while matplotlib draws; they differ from every other number in the file.
+# Colours that stand in for CSS variables while matplotlib draws.
 INK, GRID = "#0a0b01", "#0a0b02"
 SERIES = tuple(f"#0a0c{i:02d}" for i in range(1, 9))
 VARIABLES = {INK: "var(--muted)", GRID: "var(--line)", **{c: f"var(--c{i})" for i, c in enumerate(SERIES, 1)}}
@@ -53,35 +53,34 @@ def draw(chart: Chart, number: int) -> Markup:
     from matplotlib import style, ticker
     from matplotlib.figure import Figure
 
-    # `Figure` without pyplot: no window system is asked for and a caller's own figures and backend stay untouched.
+    # `Figure` without pyplot needs no window system and leaves a caller's own figures and backend alone.
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(4.6, 2.65), layout="constrained")
         axes = figure.subplots()
         for line in chart.lines:
             _line(axes, line)
         axes.set_xlabel(chart.x_label)
-        # Above the axis instead of beside it: it can be read without turning the head and never runs out of room.
+        # Above the axis instead of beside it: read without turning the head, and never short of room.
         axes.set_title(chart.words.unit, loc="left", fontsize=STYLE["font.size"], pad=7)
         axes.margins(x=0.02)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=6, integer=True, steps=STEPS))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(nbins=5, integer=True, steps=STEPS))
         axes.yaxis.set_major_locator(ticker.MaxNLocator(nbins=5, steps=STEPS))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(ticker.FuncFormatter(_tick))
         out = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    return Markup(for_page(out.getvalue(), f"c{number}-"))  # noqa: S704 - made here from numbers and own labels
+    return Markup(for_page(out.getvalue(), f"c{number}-"))
 
 
 def _line(axes: Any, line: Line) -> None:
     series, color = line.series, SERIES[line.color % len(SERIES)]
-    x = [bucket.index for bucket in series.buckets]
+    x = [bucket.at for bucket in series.buckets]
     y = [bucket.mean for bucket in series.buckets]
     if series.width > 1:
         some = [bucket for bucket in series.buckets if bucket.finite]
-        axes.fill_between(
-            [b.index for b in some], [b.low for b in some], [b.high for b in some], color=color, alpha=0.2, linewidth=0
-        )
+        low, high = [b.low for b in some], [b.high for b in some]
+        axes.fill_between([b.at for b in some], low, high, color=color, alpha=0.25, linewidth=0.8)
     marked = list(range(len(x))) if len(x) <= MARKED_UP_TO else _alone(y)
     axes.plot(x, y, color=color, linestyle="--" if line.held_out else "-", marker="o", markevery=marked)
 
@@ -93,12 +92,13 @@ def _alone(values: list[float]) -> list[int]:
 
 
 def _tick(value: float, _: int) -> str:
-    # Six digits hide the noise of floating-point steps; the usual formatter's "1e-5" above the axis is overlooked.
-    return f"{value:.6g}".replace("-", "−")
+    # Six digits hide floating-point noise. The usual formatter puts "1e-5" above the axis, easily overlooked.
+    text = f"{value:,.12g}" if abs(value) >= 1e4 else f"{value:.6g}"
+    return text.replace("-", "−")
 
 
 def for_page(svg: str, prefix: str) -> str:
-    """The drawing as an element of an HTML page: no prologue, no style sheet that would leak, ids of its own."""
+    """The drawing as an element of an HTML page: no prologue, no leaking style sheet, ids of its own."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true" focusable="false">', svg)

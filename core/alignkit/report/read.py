@@ -1,4 +1,4 @@
-"""Reads a run folder as it is found: a file that is absent or damaged becomes a sentence on the page, not an error."""
+"""Reads a run folder as it is found: an absent or damaged file becomes a sentence on the page."""
 
 import json
 import re
@@ -49,7 +49,8 @@ class RunFiles:
         rounds = self.recipe.get("rounds", 1)
         if not isinstance(rounds, int):
             return []
-        return [(r, str(s.get("id"))) for r in range(1, rounds + 1) for s in steps if r == 1 or s.get("each_round")]
+        numbers = range(1, rounds + 1)
+        return [(r, str(s.get("id"))) for r in numbers for s in steps if r == 1 or s.get("each_round")]
 
     def options(self, step_id: str) -> dict[str, Any]:
         """A step's entry in the recipe, empty if it has none."""
@@ -100,7 +101,10 @@ def _steps(folder: Path, missing: list[str]) -> Iterator[StepEntry]:
         missing.extend(f"{name}/{p}" for p in problems)
         seconds, summary = manifest.get("seconds"), manifest.get("summary")
         yield StepEntry(
-            round, number, id, path,
+            round,
+            number,
+            id,
+            path,
             status=str(manifest.get("status", "no manifest")),
             started=str(manifest.get("started", "")),
             seconds=seconds if isinstance(seconds, int | float) and not isinstance(seconds, bool) else None,

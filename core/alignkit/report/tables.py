@@ -1,4 +1,4 @@
-"""The plain tables of the page: summary sections by round, steps with their times, plugins and environment."""
+"""The plain tables of the page: summary sections by round, steps with times, plugins and environment."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from alignkit.report.wording import duration, plain, shortened
 MAX_ROWS = 200
 MAX_COLUMNS = 8
 MAX_STEPS = 60
-LEFT_OUT = ("left_out", "rejected", "dropped", "skipped", "bad", "unusable", "duplicate", "truncated", "problem")
+LEFT_OUT = ("left_out", "rejected", "dropped", "skipped", "bad_", "usable", "duplicate", "truncated")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def sections(summary: dict[str, Any]) -> list[Table]:
     columns = tuple(f"round {number}" if number else "value" for number, _ in shown)
     hidden = f"The last {len(shown)} of {len(numbered)} rounds." if len(shown) < len(numbered) else ""
     names = [k for k, v in summary.items() if isinstance(v, dict | list) and k != "rounds"]
-    singles = {k: None for _, r in shown for k, v in r.items() if not isinstance(v, dict | list) and k != "simulated"}
-    tables = [_section("run", columns, [{k: r[k] for k in singles if k in r} for _, r in shown], hidden)]
+    singles = [{k: v for k, v in r.items() if k not in names and k != "simulated"} for _, r in shown]
+    tables = [_section("run", columns, singles, hidden)]
     tables += [_section(name, columns, [r.get(name) for _, r in shown], hidden) for name in names]
     return [table for table in tables if table.rows]
 
@@ -101,7 +101,8 @@ def rounds_at_a_glance(summary: dict[str, Any]) -> Table | None:
     titles = list(dict.fromkeys(title for column in by_round for title in column))
     rows = tuple(Row(title, tuple(column.get(title, "–") for column in by_round)) for title in titles)
     note = f"The last {len(numbered)} of {len(rounds)} rounds." if len(numbered) < len(rounds) else ""
-    return Table("Headline numbers by round", tuple(f"round {n}" for n, _ in numbered), rows, note) if rows else None
+    columns = tuple(f"round {n}" for n, _ in numbered)
+    return Table("Headline numbers by round", columns, rows, note) if rows else None
 
 
 def times(run: RunFiles) -> list[StepTime]:
@@ -119,8 +120,9 @@ def times(run: RunFiles) -> list[StepTime]:
     if len(rows) > MAX_STEPS:
         rows = _added_up(rows)
     longest = max((s for *_, s in rows if s is not None), default=0.0) or 1.0
+    kinds = {id: plain(run.options(id).get("step", "")) for _, id, _, _ in rows}
     return [
-        StepTime(r, id, str(run.options(id).get("step", "")), state, duration(s), round(100 * (s or 0.0) / longest, 2))
+        StepTime(r, id, kinds[id], state, duration(s), round(100 * (s or 0.0) / longest, 2))
         for r, id, state, s in rows[:MAX_STEPS]
     ]
 
@@ -142,7 +144,11 @@ def plugin_table(plugins: dict[str, Any]) -> Table | None:
     columns = ("distribution", "version", "status", "problem")
     found = [p for p in as_list(plugins.get("plugins")) if isinstance(p, dict)]
     rows = tuple(
-        Row(plain(p.get("name")), tuple("" if p.get(c) is None else plain(p.get(c)) for c in columns), bool(p.get("problem")))
+        Row(
+            plain(p.get("name")),
+            tuple("" if p.get(c) is None else plain(p[c]) for c in columns),
+            flagged=bool(p.get("problem")),
+        )
         for p in found[:MAX_ROWS]
     )
     note = f"{len(found) - MAX_ROWS:,} further plugins are not shown." if len(found) > MAX_ROWS else ""
@@ -153,7 +159,8 @@ def environment_table(plugins: dict[str, Any]) -> Table | None:
     """Versions and hardware."""
     environment = {k: v for k, v in plugins.items() if k != "plugins"}
     inner = environment.pop("environment", {})
-    table = _section("Environment", ("value",), [{**(inner if isinstance(inner, dict) else {}), **environment}], "")
+    whole = {**(inner if isinstance(inner, dict) else {}), **environment}
+    table = _section("Environment", ("value",), [whole], "")
     return table if table.rows else None
 
 

@@ -17,16 +17,19 @@ class Wording(NamedTuple):
 
 
 def _table(*rows: tuple[str, str, str]) -> dict[str, Wording]:
-    return {
-        name: Wording(title, unit, rank) for rank, (names, title, unit) in enumerate(rows) for name in names.split()
-    }
+    table: dict[str, Wording] = {}
+    for rank, (names, title, unit) in enumerate(rows):
+        table |= dict.fromkeys(names.split(), Wording(title, unit, rank))
+    return table
 
 
 # The order is the order on the page. Several names for one thing: plugins follow different habits.
 KNOWN = _table(
     ("reward reward_mean mean_reward score scores score_mean", "Reward", "mean reward per completion"),
     ("true_reward true_reward_mean", "True reward", "mean true reward per completion"),
-    ("kl kl_reference ref_kl kl_ref", "KL to the reference policy", "nats"),
+    ("kl kl_reference ref_kl kl_ref", "KL to the reference policy", "nats per completion"),
+    ("objective", "Reward minus the KL penalty", "mean per completion"),
+    ("reward_std", "Spread of the reward", "standard deviation in a batch"),
     ("loss", "Loss", "nats"),
     ("accuracy", "Accuracy", "share of pairs ranked right"),
     ("margin reward_margin", "Reward margin", "chosen minus rejected"),
@@ -38,8 +41,11 @@ KNOWN = _table(
     ("value_clip_fraction value_clipfrac", "Value clip fraction", "share of tokens clipped"),
     ("explained_variance", "Explained variance of the critic", "share, 1 is perfect"),
     ("completion_length length mean_length length_mean response_length", "Completion length", "tokens"),
-    ("missing_eos missing_eos_fraction no_eos missing_stop", "Completions without an end", "share of completions"),
+    ("missing_eos missing_eos_fraction no_eos missing_stop", "Completions without an end", "share"),
+    ("distinct_2", "Different word pairs", "share of all word pairs"),
     ("kl_coefficient kl_coef", "KL coefficient", "weight of the KL penalty"),
+    ("ratio_error", "Largest change of a token's probability ratio", "distance from 1"),
+    ("sampler_mismatch", "Sampler against trainer", "largest log-prob difference"),
     ("ratio ratio_mean", "Probability ratio, new to old policy", "mean ratio"),
     ("advantage advantage_mean", "Advantage", "mean advantage"),
     ("return return_mean", "Return", "mean return"),

@@ -1,1 +1,1 @@
-"""The built-in forms of data rows: text, prompts, demonstrations, preferences, transcripts, labelled texts."""
+"""The built-in forms of data rows: texts, prompts, demonstrations, preferences, transcripts, labels."""

@@ -74,8 +74,8 @@ class ClassesFormat:
         possible = (total * total - sum(n * n for n in sizes.values())) // 2
         if possible < self._config.pairs:
             raise UserError(
-                f"{self._config.pairs} pairs are asked for, the texts make {possible}: {total} different texts with "
-                f"{len(sizes)} labels",
+                f"{self._config.pairs} pairs are asked for, the texts make {possible}: {total} different "
+                f"texts with {len(sizes)} labels",
                 where="format classes",
                 hint=f"set pairs to {possible} or less"
                 if possible

@@ -1,4 +1,4 @@
-r"""Anthropic's hh-rlhf transcripts: `\n\nHuman: …\n\nAssistant: …`, equal up to the last answer (Bai et al. 2022)."""
+r"""Transcripts of hh-rlhf (Bai et al. 2022): `\n\nHuman: …\n\nAssistant: …`, alike up to the last answer."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -51,8 +51,11 @@ class HHFormat:
         chosen, rejected = (_transcript(row, name) for name in names)
         if chosen[:-1] != rejected[:-1]:
             turn = common_messages(chosen, rejected) + 1
-            problem = f"the contexts of {names[0]!r} and {names[1]!r} differ before the last answer, from turn {turn} on"
-            raise BadRow(problem, reason="different contexts")
+            raise BadRow(
+                f"the contexts of {names[0]!r} and {names[1]!r} differ before the last answer, "
+                f"from turn {turn} on",
+                reason="different contexts",
+            )
         if chosen == rejected:
             raise BadRow(f"{names[0]!r} and {names[1]!r} are equal", reason="equal pair")
         return PreferencePair(prompt=chosen[:-1], chosen=chosen[-1:], rejected=rejected[-1:])

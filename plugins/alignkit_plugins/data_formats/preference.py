@@ -17,8 +17,8 @@ class PreferenceConfig(Config):
 
     prompt_field: str | None = Field(
         "prompt",
-        description="column with the prompt; where rows lack it, or with null, the prompt is what chosen and rejected "
-        "have in common at the start",
+        description="column with the prompt; where rows lack it, or with null, the prompt is what chosen and "
+        "rejected have in common at the start",
     )
     chosen_field: str = Field("chosen", description="column with the preferred text or messages")
     rejected_field: str = Field("rejected", description="column with the other text or messages")
@@ -133,8 +133,8 @@ def common_messages(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) 
 def common_text(chosen: str, rejected: str) -> int:
     """Length of the common start, cut back so that both rests begin with white space.
 
-    Tokenizers join a space to the word behind it: a cut inside a word, or behind the space, would make tokens that
-    no text has. Without white space the common start is empty.
+    Tokenizers join a space to the word behind it: a cut inside a word, or behind the space, would make tokens
+    that no text has. Without white space the common start is empty.
     """
     shorter = min(len(chosen), len(rejected))
     cut = next((n for n in range(shorter) if chosen[n] != rejected[n]), shorter)

@@ -48,8 +48,11 @@ class TextFormat:
                 lines.append(source.row)
                 size += len(source.row) + 1
             if size > MAX_CHARACTERS:
-                problem = f"no empty line in the {MAX_CHARACTERS // 1024**2} million characters before; set separator: line"
-                raise BadRow(problem, reason="document too long")
+                raise BadRow(
+                    f"no empty line in the {MAX_CHARACTERS // 1024**2} Mi characters before; "
+                    "set separator: line",
+                    reason="document too long",
+                )
         if lines:
             yield "texts", Text(text="\n".join(lines))
 

@@ -28,9 +28,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Grouped:
-    """All groups, and how many pairs had a side that was too long."""
+    """All groups, their pairs, and how many other pairs had a side that was too long."""
 
     groups: list[Group]
+    pairs: list[PreferencePair]
     dropped: int
 
 
@@ -38,18 +39,18 @@ def make_groups(
     pairs: Iterable[PreferencePair], encode: EncodeRow, max_length: int, too_long: str, name: str
 ) -> Grouped:
     """Group pairs by their `group`; a pair without one is a group of its own."""
-    named: dict[str, tuple[Group, dict[Content, int]]] = {}
+    named: dict[str, tuple[Group, dict[tuple[Content, Content], int]]] = {}
+    kept: list[PreferencePair] = []
     dropped = 0
     for number, pair in enumerate(pairs, 1):
         key = pair.group or f"#{number}"
         group, index = named.setdefault(key, (Group(), {}))
         sides = []
         for completion in (pair.chosen, pair.rejected):
-            if completion not in index:
-                ids = encode(pair.prompt, completion)
-                index[completion] = len(group.rows)
-                group.rows.append(ids)
-            sides.append(index[completion])
+            if (pair.prompt, completion) not in index:
+                index[pair.prompt, completion] = len(group.rows)
+                group.rows.append(encode(pair.prompt, completion))
+            sides.append(index[pair.prompt, completion])
         longest = max(len(group.rows[i]) for i in sides)
         if longest > max_length:
             if too_long == "error":
@@ -61,14 +62,15 @@ def make_groups(
             dropped += 1
             continue
         group.pairs.append((sides[0], sides[1], pair.p, pair.margin, pair.weight))
-    return Grouped([_used(group) for group, _ in named.values() if group.pairs], dropped)
+        kept.append(pair)
+    return Grouped([_used(group) for group, _ in named.values() if group.pairs], kept, dropped)
 
 
 def _used(group: Group) -> Group:
     """Without the texts that only dropped pairs had."""
     keep = sorted({i for pair in group.pairs for i in pair[:2]})
     new = {old: i for i, old in enumerate(keep)}
-    return Group([group.rows[i] for i in keep], [(new[a], new[b], *rest) for a, b, *rest in group.pairs])
+    return Group([group.rows[i] for i in keep], [(new[a], new[b], p, m, w) for a, b, p, m, w in group.pairs])
 
 
 def flatten(groups: Sequence[Group]) -> tuple[list[list[int]], list[tuple[int, int, float, float, float]]]:

@@ -1,7 +1,7 @@
 """Bradley-Terry reward model: -w log sigmoid(r_chosen - r_rejected - m) over all pairs of a ranking at once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -42,17 +42,17 @@ class RewardModelStage:
         if not data.groups:
             raise UserError("no pair fits max_length", where=task.data.path, hint="raise max_length")
         summary: dict[str, Any] = {
-            "pairs": sum(len(g.pairs) for g in data.groups),
+            "pairs": len(data.pairs),
             "groups": len(data.groups),
             "dropped_too_long": data.dropped,
         }
         heldout = self._groups(scorer, task.eval_data) if task.eval_data else None
         steps = self._train(scorer, data.groups, task)
         scorer.save(context.folder / "model")
-        if heldout is not None and heldout.groups and task.eval_data is not None:
-            summary["heldout_pairs"] = sum(len(g.pairs) for g in heldout.groups)
+        if heldout is not None and heldout.groups:
+            summary["heldout_pairs"] = len(heldout.pairs)
             summary["accuracy"] = pair_accuracy(scorer, heldout.groups)
-            summary["accuracy_longest_baseline"] = longest_baseline(task.eval_data)
+            summary["accuracy_longest_baseline"] = longest_baseline(heldout.pairs)
             context.log(steps, {"heldout_accuracy": summary["accuracy"]})
         summary["train_accuracy"] = pair_accuracy(scorer, data.groups[:2000])
         return summary
@@ -108,9 +108,10 @@ def accumulate_pair_loss(
             loss = loss + config.centering * (weight_P * sums_P.square()).sum() / denominator
         loss.backward()
         total += float(loss.detach())
-        right += float(_right(scores_B.detach(), a_P, b_P).sum())
-        count += len(pairs)
-    return total, right / count
+        points = _points(scores_B.detach(), pairs)
+        right += sum(points)
+        count += len(points)
+    return total, right / count if count else float("nan")
 
 
 def training_scores(scorer: SequenceScorer, rows: Sequence[Sequence[int]], dropout: float) -> Tensor:
@@ -134,23 +135,21 @@ def _columns(
     return index[0], index[1], number[0], number[1], number[2]
 
 
-def _right(scores_B: Tensor, a_P: Tensor, b_P: Tensor) -> Tensor:
-    difference_P = scores_B[a_P] - scores_B[b_P]
-    return (difference_P > 0).float() + 0.5 * (difference_P == 0).float()
+def _points(scores_B: Tensor, pairs: Sequence[tuple[int, int, float, float, float]]) -> list[float]:
+    """For each pair that is decided (p is not 0.5): 1 if the preferred side scores higher, 1/2 if equal, else 0."""
+    scores = scores_B.tolist()
+    decided = [(a, b) if p > 0.5 else (b, a) for a, b, p, _, _ in pairs if p != 0.5]
+    return [0.5 if scores[a] == scores[b] else float(scores[a] > scores[b]) for a, b in decided]
 
 
 def pair_accuracy(scorer: SequenceScorer, groups: Sequence[Group]) -> float:
     """Share of pairs whose preferred side scores higher; equal scores count half, tied pairs (p = 0.5) are left out."""
     rows, pairs = flatten(groups)
-    scores_B = scorer.score_rows(rows)
-    decided = [(a, b) if p > 0.5 else (b, a) for a, b, p, _, _ in pairs if p != 0.5]
-    if not decided:
-        return float("nan")
-    a_P, b_P = torch.tensor(decided).unbind(-1)
-    return float(_right(scores_B, a_P, b_P).mean())
+    points = _points(scorer.score_rows(rows), pairs)
+    return sum(points) / len(points) if points else float("nan")
 
 
-def longest_baseline(pairs: RecordFile[PreferencePair]) -> float:
+def longest_baseline(pairs: Iterable[PreferencePair]) -> float:
     """Accuracy of "the longer answer (in characters) is better" on the same pairs; equal lengths count half."""
     points: list[float] = []
     for pair in pairs:

@@ -1,5 +1,6 @@
 """The `causal_lm` policy: a transformers model seen through hidden states and its vocabulary projection."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class CausalLM:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(iter(self.module.parameters())).device
+        return torch.device(self.module.device)
 
     def encode_prompt(self, prompt: Content) -> list[int]:
         """See `TextEncoder.prompt`."""
@@ -75,9 +76,13 @@ class CausalLM:
         if init is not None:
             scorer = SequenceScorer.load(str(init), self.device)
         else:
-            module = AutoModelForSequenceClassification.from_config(self.module.config, num_labels=1)
+            config = copy.deepcopy(self.module.config)  # the policy's own must not turn into a classifier's
+            config.num_labels = 1
+            module = AutoModelForSequenceClassification.from_config(config)
             scorer = SequenceScorer(module.to(self.device, self.module.dtype), self.encoder)
             scorer.module.base_model.load_state_dict(self.module.base_model.state_dict())
+            # Only for readers of the folder; set earlier, it would keep that token's embedding from learning.
+            scorer.module.config.pad_token_id = self.encoder.pad_id
         scorer.init_head(None)
         return scorer
 

@@ -37,6 +37,9 @@ class FunctionSource:
             ) from error
         if len(scores_B) != len(rollout):
             raise Fault(f"returned {len(scores_B)} scores for {len(rollout)} completions", where=self.path)
+        if not bool(torch.isfinite(scores_B).all()):
+            bad = int((~torch.isfinite(scores_B)).nonzero()[0])
+            raise Fault(f"returned {float(scores_B[bad])} for {rollout.texts[bad][:200]!r}", where=self.path)
         return scores_B
 
 
@@ -56,8 +59,10 @@ def load_function(path: str, options: dict[str, Any], allowed: frozenset[str]) -
         sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot import it: {error}", where=path, hint="is it installed or in this folder?") from None
+    except Exception as error:  # a module runs when it is imported, so it can raise anything
+        raise UserError(
+            f"cannot import it: {type(error).__name__}: {error}", where=path, hint="is it installed or in this folder?"
+        ) from error
     finally:
         if added:
             sys.path.remove(here)

@@ -33,8 +33,8 @@ class HumanSource:
     def annotate(self, tasks: Sequence[Task]) -> Iterator[Judgement]:
         """The newest version of every judgement of these tasks.
 
-        Raises Paused while fewer than `min_share` of the tasks have the answers they need, UserError (file:line) for a
-        judgement that is damaged or names a candidate its task does not have.
+        Raises Paused while fewer than `min_share` of the tasks have the answers they need, UserError with
+        file:line for a judgement that is damaged or names a candidate its task does not have.
         """
         by_id = {task.id: task for task in tasks}
         current = _newest(_read(self._place))
@@ -60,7 +60,8 @@ class HumanSource:
             return
         questions = f"; the questions are in {self._tasks_file}" if self._tasks_file else ""
         raise Paused(
-            f"{needed - answered} of {len(tasks)} tasks still need judgements ({answered} have enough, {needed} are needed)",
+            f"{needed - answered} of {len(tasks)} tasks still need judgements "
+            f"({answered} have enough, {needed} are needed)",
             where=self._place,
             hint=f"put JSONL files with judgements there{questions}",
         )

@@ -18,8 +18,10 @@ class RewardModelSource:
         """One score per completion, [B]; each is read at the stop token behind the completion."""
         if rollout.tokenizer_id == self.scorer.encoder.tokenizer_id:
             rows = [
-                [*prompt, *self.scorer.closed(completion)]
-                for prompt, completion in zip(rollout.prompt_ids, rollout.completion_ids, strict=True)
+                [*ids, *self.scorer.closed(prompt.prompt, completion)]
+                for prompt, ids, completion in zip(
+                    rollout.prompts, rollout.prompt_ids, rollout.completion_ids, strict=True
+                )
             ]
         else:
             rows = [self.scorer.row(p.prompt, t) for p, t in zip(rollout.prompts, rollout.texts, strict=True)]

@@ -5,6 +5,7 @@ long or short answers and z(length) the candidate's length in characters, standa
 and no bias a pair is chosen with the Bradley-Terry probability sigmoid(difference of utilities) (Luce 1959; Yellott 1977).
 """
 
+import logging
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from alignkit.seeds import derived_seed
 
 if TYPE_CHECKING:
     from alignkit_plugins.reward_simulated.plugin import SimulatedConfig
+
+logger = logging.getLogger("alignkit")
 
 
 class SimulatedAnnotators:
@@ -38,10 +41,15 @@ class SimulatedAnnotators:
 
     def annotate(self, tasks: Sequence[Task]) -> Iterator[Judgement]:
         """`task.overlap` different annotators rank the candidates of each task."""
-        for number, task in enumerate(tasks):
+        count = self.config.annotators
+        most = max((t.overlap for t in tasks), default=0)
+        if most > count:
+            logger.warning("overlap %d was asked for, but there are only %d simulated annotators", most, count)
+        for task in tasks:
             utilities = self.utility.score(_as_rollout(task.candidates)).tolist()
-            for turn in range(min(task.overlap, self.config.annotators)):
-                yield self._judge(task, utilities, (number + turn) % self.config.annotators)
+            first = derived_seed(self.seed, "first annotator", task.id) % count  # not by row: order must not matter
+            for turn in range(min(task.overlap, count)):
+                yield self._judge(task, utilities, (first + turn) % count)
 
     def _judge(self, task: Task, utilities: Sequence[float], who: int) -> Judgement:
         # A generator per task and annotator: the answer does not depend on which tasks came before.

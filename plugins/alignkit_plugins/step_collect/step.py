@@ -121,4 +121,4 @@ class Collect:
 
     def _held_out(self, task: Task) -> bool:
         """By the prompt's hash, so that a prompt is on the same side in every round."""
-        return int(task.candidates[0].prompt_id[:8], 16) / 16**8 < self.config.heldout
+        return int(content_id(task.prompt)[:8], 16) / 16**8 < self.config.heldout

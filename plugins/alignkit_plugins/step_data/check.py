@@ -1,4 +1,4 @@
-"""What can be known about a `data` step before the run starts: bad input is reported before anything is written."""
+"""What can be known about a `data` step before the run: bad input is reported before anything is written."""
 
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ SHOWN = 5
 
 
 def check_data(config: DataConfig, manager: PluginManager) -> None:
-    """Raise UserError for missing files and, in strict mode, for bad rows of the local files (all are read once)."""
+    """Raise UserError for missing files and, in strict mode, bad rows of the local files."""
     data_format = _build_format(config, manager)
     if data_format is not None:
         check_options(config, data_format)
@@ -62,7 +62,7 @@ def _build_format(config: DataConfig, manager: PluginManager) -> DataFormat | No
         built = resolved.registered.component.build(resolved.config, cast("Any", _NotStarted()))
     except _NotStartedError:
         return None
-    return cast(DataFormat, built)
+    return cast("DataFormat", built)
 
 
 class _EnoughError(Exception):

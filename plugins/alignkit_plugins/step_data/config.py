@@ -14,8 +14,8 @@ class DataConfig(Config):
     format: Annotated[ComponentSpec, SlotOf("data_format")] = Field(description="form of the rows")
     files: str | tuple[str, ...] | None = Field(
         None,
-        description="files (.jsonl, .json, .txt, each also .gz, and .parquet), folders of them, or hub data sets as "
-        "owner/name or owner/name:config; none for a format that makes its own rows",
+        description="files (.jsonl, .json, .txt, each also .gz, and .parquet), folders of them, or hub data "
+        "sets as owner/name or owner/name:config; none for a format that makes its own rows",
     )
     split: str | None = Field(None, description="split of the hub data sets")
     heldout: float = Field(
@@ -23,8 +23,8 @@ class DataConfig(Config):
     )
     heldout_by: Literal["prompt", "text"] = Field(
         "prompt",
-        description="what must not stand on both sides: a prompt (conversations with the same first user turn count "
-        "as one), or a text of a pair; then pairs with one text on each side are left out",
+        description="what must not stand on both sides: a prompt (conversations with the same first user "
+        "turn count as one), or a text of a pair; then pairs with one text on each side are left out",
     )
     heldout_seed: int = Field(0, description="another seed holds out other prompts")
     limit: int | None = Field(None, ge=1, description="stop when a part has this many records")
@@ -37,7 +37,8 @@ class DataConfig(Config):
     )
     parts_from: tuple[str, ...] = Field(
         (),
-        description="earlier steps (@id or @id.part) whose records are added; their heldout records stay held out",
+        description="earlier steps (@id or @id.part) whose records are added; their heldout records stay "
+        "held out",
     )
 
     @field_validator("parts_from")

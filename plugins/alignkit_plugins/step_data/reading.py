@@ -1,4 +1,4 @@
-"""Runs a data format over sources so that a bad row, wherever it is found, has its place and need not be the end."""
+"""Runs a data format over sources so that a bad row, wherever found, has a place and need not be the end."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,7 +16,10 @@ _PART_NAMES = {*PARTS, *(HELDOUT + part for part in PARTS)}
 
 
 class Sources(Iterator[SourceRow]):
-    """The rows of several sources, counted; remembers the last one for messages. Raises BadRow and goes on behind it."""
+    """The rows of several sources, counted; remembers the last one for messages.
+
+    Raises BadRow and goes on behind it.
+    """
 
     def __init__(self, sources: Sequence[str], split: str | None) -> None:
         self._sources = list(sources)

@@ -11,10 +11,10 @@ Side = Literal["train", "heldout", "dropped"]
 
 
 class Splitter:
-    """Sides by hash of the unit that must not leak: no unit is ever on both sides, whatever rows it stands in.
+    """Sides by hash of the unit that must not leak: it is never on both sides, whatever rows it stands in.
 
-    `by="prompt"`: the prompt; conversations that begin with the same user turn are one unit, since the contexts of
-    one dialogue at different turns contain each other. Texts are their own unit.
+    `by="prompt"`: the prompt; conversations that begin with the same user turn are one unit, since the
+    contexts of one dialogue at different turns contain each other. Texts are their own unit.
     `by="text"`: of a pair, each of the two texts; a pair with one text on each side is dropped.
     """
 
@@ -29,7 +29,7 @@ class Splitter:
         self._forced.update(self._units(record))
 
     def side(self, record: Record) -> Side:
-        """The side of a record. Raises UserError for a pair without a prompt that is to be split by prompt."""
+        """The side of a record. Raises UserError for a pair that is to be split by prompt and has none."""
         if not self._share and not self._forced:
             return "train"
         sides = {self._is_heldout(unit) for unit in self._units(record)}

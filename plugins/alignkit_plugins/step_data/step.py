@@ -56,6 +56,7 @@ class DataStep:
             for part, records in added:
                 for record in records:
                     self._place(part, record, files)
+            context.log(self._tally.rows, {"records": float(files.counts.total())})
             self._check_result(files.counts, context.step_id)
         return self._output(files.counts, context)
 

@@ -33,7 +33,7 @@ class PartFiles:
         self._stack.__exit__(kind, error, trace)
 
     def write(self, part: str, record: Record) -> None:
-        """Append a record. Fields at their default are left out, as in `alignkit.data.store.write_records`."""
+        """Append a record. Fields at their default are left out, as `write_records` does."""
         self._file(f"{part}.jsonl").write(record.model_dump_json(exclude_defaults=True) + "\n")
         self.counts[part] += 1
 

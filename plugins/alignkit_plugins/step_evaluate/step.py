@@ -13,6 +13,7 @@ from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.files import atomic_write
 from alignkit.loop.measure import measure
+from alignkit.loop.rewards import checked_scores
 from alignkit.protocols import Sampler, Scores, StepOutput
 from alignkit.records import Prompt, plain_text
 
@@ -41,7 +42,7 @@ class Evaluate:
         context.log(1, {})
         after, new = self._measure(config.policy, config.against, sampler, prompts, sources, context)
         context.log(2, {})
-        scores = [sources["judge"].score(r).float().cpu() for r in (base, new)]
+        scores = [checked_scores(sources["judge"], r) for r in (base, new)]
         self._write_samples(context, base, new, scores)
         rate = win_rate(scores[1], scores[0], config.resamples, context.seed)
         return StepOutput(

@@ -25,10 +25,8 @@ class Train:
                 f"optimizer stage {name!r} learns from rollouts", where=f"step {context.step_id}", hint="use step: align"
             )
         data = context.records(self.config.data, stage.reads)
-        if self.config.eval_data is not None:
-            eval_data = context.records(self.config.eval_data, stage.reads)
-        else:
-            eval_data = context.heldout(self.config.data, stage.reads)
+        named = self.config.eval_data
+        eval_data = context.records(named, stage.reads) if named else context.heldout(self.config.data, stage.reads)
         policy = self.config.policy
         spec = context.policy_spec(policy)
         task = FitTask(lambda: context.policy(policy), spec.options.get("path"), data, eval_data, context)

@@ -7,14 +7,16 @@ from alignkit import Component, hookimpl
 from alignkit.components import NoConfig
 
 if TYPE_CHECKING:
+    from alignkit.context import BuildContext
+    from alignkit_plugins.tracker_jsonl.tracker import JsonlTracker
+
+
+def build(config: NoConfig, context: "BuildContext") -> "JsonlTracker":
+    """A tracker for the folder of `context`'s step."""
     from alignkit.context import StepContext
     from alignkit_plugins.tracker_jsonl.tracker import JsonlTracker
 
-
-def build(config: NoConfig, context: "StepContext") -> "JsonlTracker":
-    """A tracker for the folder of `context`'s step."""
-    from alignkit_plugins.tracker_jsonl.tracker import JsonlTracker
-
+    assert isinstance(context, StepContext)
     return JsonlTracker(context.folder)
 
 

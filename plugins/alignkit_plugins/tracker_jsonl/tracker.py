@@ -15,8 +15,9 @@ RESERVED = frozenset({"round", "step", "index"})
 class JsonlTracker:
     """Appends to `metrics.jsonl` in a step's folder; each row is on disk when `log` returns.
 
-    The file of an earlier, unfinished try of the step is cut before the first row that is done again: a step that
-    begins anew empties it, one that resumes at index 41 keeps rows 1 to 40. Numbers that are not finite become null.
+    The file of an earlier, unfinished try of the step is cut before the first row that is done again: a step
+    that begins anew empties it, one that resumes at index 41 keeps rows 1 to 40. Numbers that are not
+    finite become null.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,6 +29,8 @@ class JsonlTracker:
 
     def log(self, step_id: str, index: int, metrics: Metrics) -> None:
         """Write one row. Raises UserError for a metric that takes the name of a column."""
+        if not metrics:
+            return  # steps without numbers tell only how far they are
         taken = RESERVED & metrics.keys()
         if taken:
             raise UserError(
@@ -56,7 +59,8 @@ class JsonlTracker:
             kept += len(line)
         raw.seek(kept)
         raw.truncate()
-        return TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
+        # A lone surrogate, which UTF-8 has no bytes for, can only come from a metric's name.
+        return TextIOWrapper(raw, "utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
 
 
 def _is_before(line: bytes, index: int) -> bool:

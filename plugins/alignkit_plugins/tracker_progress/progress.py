@@ -21,14 +21,12 @@ class Progress:
         self.unit = unit
         self.wanted = wanted
         self.done = 0
-        self._from_zero = False
         self._seen: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._latest: dict[str, float] = {}
 
     def log(self, index: int, metrics: Metrics, now: float) -> None:
-        """Take in one row. `index` counts what is done; work that numbers its rows from 0 is one further."""
-        self._from_zero = self._from_zero or index == 0
-        self.done = index + self._from_zero
+        """Take in one row; `index` counts what is done."""
+        self.done = index
         self._latest.update(metrics)
         if not self._seen or self._seen[-1][1] < self.done:
             self._seen.append((now, self.done))
@@ -42,8 +40,9 @@ class Progress:
     @property
     def count_text(self) -> str:
         """`120/500 steps`."""
-        plural = self.unit if self.unit.endswith("s") else f"{self.unit}s"
-        return f"{self.done:,}/{self.total:,} {plural}" if self.total is not None else f"{self.done:,} {plural}"
+        ending = "" if self.unit.endswith("s") else "es" if self.unit.endswith(("ch", "sh", "x")) else "s"
+        count = f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
+        return f"{count} {self.unit}{ending}"
 
     @property
     def speed_text(self) -> str:
@@ -59,7 +58,8 @@ class Progress:
             return ""
         seconds = math.ceil((self.total - self.done) / self.speed)
         hours, minutes = divmod(seconds // 60, 60)
-        return f"{hours}:{minutes:02d}:{seconds % 60:02d} left" if hours else f"{minutes}:{seconds % 60:02d} left"
+        clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+        return f"{clock}:{seconds % 60:02d} left"
 
     @property
     def metrics_text(self) -> str:

@@ -5,32 +5,30 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cache
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
+from alignkit.console import console as shared_console
 from alignkit.protocols import Metrics
 from alignkit_plugins.tracker_progress.plugin import ProgressConfig
 from alignkit_plugins.tracker_progress.progress import Progress
-
-
-@cache
-def stderr_console() -> Console:
-    """The console all trackers of the process draw on; it looks up `sys.stderr` each time it writes."""
-    return Console(stderr=True)
 
 
 class ProgressTracker:
     """Shows one piece of work at a time; `start` ends the one before."""
 
     def __init__(
-        self, config: ProgressConfig, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        config: ProgressConfig,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._console = console or stderr_console()
+        self._console = console or shared_console()
         self._clock = clock
         self._view: _LiveBar | _Lines | None = None
 
@@ -44,10 +42,9 @@ class ProgressTracker:
             self._view = _Lines(progress, self._console, self._config.seconds, self._clock())
 
     def log(self, step_id: str, index: int, metrics: Metrics) -> None:
-        """Show one row."""
+        """Show one row. One before `start`, such as a first measurement, has no place to be shown."""
         if self._view is None:
-            self.start(step_id, None, "step")
-        assert self._view is not None
+            return
         now = self._clock()
         self._view.progress.log(index, metrics, now)
         self._view.refresh(now)
@@ -111,9 +108,10 @@ class _LiveBar:
     def close(self) -> None:
         self._open.close()
 
-    def _fields(self) -> dict[str, str]:
+    def _fields(self) -> dict[str, Any]:
         p = self.progress
-        return {"count": p.count_text, "speed": p.speed_text, "left": p.remaining_text, "metrics": p.metrics_text}
+        left, metrics = p.remaining_text, p.metrics_text
+        return {"count": p.count_text, "speed": p.speed_text, "left": left, "metrics": metrics}
 
 
 def _text(template: str, column: Column | None = None) -> TextColumn:
@@ -123,8 +121,8 @@ def _text(template: str, column: Column | None = None) -> TextColumn:
 def _logs_above_the_bar(until_closed: ExitStack) -> None:
     """Send log handlers that hold the real stderr through the bar's stand-in for it.
 
-    A running bar replaces `sys.stderr`, but a handler keeps the stream it was made with and would write into the
-    bar's line.
+    A running bar replaces `sys.stderr`, but a handler keeps the stream it was made with and would write into
+    the bar's line.
     """
     for name in ("", "alignkit"):
         for handler in logging.getLogger(name).handlers:

@@ -1,0 +1,43 @@
+# Every target sets up what it needs in .venv; a second call starts at once.
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHON ?= python3
+# One thread per test process: two workers with two threads each would fight over two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.PHONY: setup quickstart lint test test-all chromium format clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+quickstart: $(READY)
+	$(BIN)/alignkit run quickstart
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(PYTEST)
+
+# With the slow suites: packaging, killed processes, whole runs, the report in a browser.
+test-all: lint chromium
+	$(PYTEST) -m 'not gpu'
+
+chromium:
+	@command -v chromium >/dev/null || { echo "installing chromium for the browser tests"; \
+	  apt-get -qq update && apt-get -qq install -y chromium >/dev/null; }
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

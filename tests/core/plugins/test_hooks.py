@@ -1,0 +1,112 @@
+"""Lifecycle listeners cannot stop a run by accident; transforms are chained and cannot be skipped by accident."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from alignkit import Fault, UserError, hookimpl
+from alignkit.hooks import notify, shape_scores
+from alignkit.hookspecs import HOOKSPEC_CLASSES, REGISTRATION_HOOKS
+from alignkit.components import KINDS
+from alignkit.manager import PluginManager, PluginStatus
+
+
+def manager_with(**plugins: Any) -> PluginManager:
+    """A manager with these objects, registered in order; the distribution is called `dist`."""
+    manager = PluginManager()
+    for name, plugin in plugins.items():
+        manager.register(plugin, PluginStatus(name, "dist", "1"))
+    assert [p.problem for p in manager.plugins] == [None] * len(plugins)
+    return manager
+
+
+def scores_plugin(function: Any, **marks: bool) -> Any:
+    """A plugin that changes scores by `function`."""
+
+    def alignkit_shape_scores(scores_B: torch.Tensor) -> Any:
+        return function(scores_B)
+
+    return SimpleNamespace(alignkit_shape_scores=hookimpl(**marks)(alignkit_shape_scores))
+
+
+def shaped(manager: PluginManager, *scores: float) -> list[float]:
+    """Scores after all transforms."""
+    run: Any = None
+    return shape_scores(manager, run, run, torch.tensor(scores)).tolist()
+
+
+def test_a_raising_listener_is_named_and_the_others_still_hear(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("alignkit"), "propagate", True)
+    heard: list[str] = []
+
+    def bad() -> None:
+        raise ValueError("listener is broken")
+
+    def good(round: int) -> None:
+        heard.append(f"round {round}")
+
+    manager = manager_with(
+        bad=SimpleNamespace(alignkit_round_start=hookimpl(bad)),
+        good=SimpleNamespace(alignkit_round_start=hookimpl(good)),
+    )
+    notify(manager, "alignkit_round_start", run=None, round=3)
+    assert heard == ["round 3"]
+    assert "plugin dist:bad failed in alignkit_round_start; the run goes on" in caplog.text
+    assert "listener is broken" in caplog.text
+
+
+def test_a_listener_stops_the_run_by_asking_to() -> None:
+    def stop() -> None:
+        raise Fault("budget is used up")
+
+    manager = manager_with(stop=SimpleNamespace(alignkit_run_start=hookimpl(stop)))
+    with pytest.raises(Fault, match="budget is used up"):
+        notify(manager, "alignkit_run_start", run=None)
+
+
+def test_transforms_are_chained_in_registration_order_and_none_means_unchanged() -> None:
+    manager = manager_with(
+        plus=scores_plugin(lambda s: s + 1), silent=scores_plugin(lambda s: None), times=scores_plugin(lambda s: s * 10)
+    )
+    assert shaped(manager, 1.0, 2.0) == [20.0, 30.0]
+
+
+def test_tryfirst_and_trylast_mean_what_they_say() -> None:
+    manager = manager_with(
+        last=scores_plugin(lambda s: s * 100, trylast=True),
+        middle=scores_plugin(lambda s: s + 1),
+        first=scores_plugin(lambda s: s - 1, tryfirst=True),
+    )
+    assert shaped(manager, 0.0, 5.0) == [0.0, 500.0]
+
+
+def test_a_failing_transform_stops_the_run_with_the_plugins_name() -> None:
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise ZeroDivisionError("by zero")
+
+    with pytest.raises(Fault, match=r"plugin dist:bad failed in alignkit_shape_scores: by zero"):
+        shaped(manager_with(bad=scores_plugin(fail)), 1.0)
+
+
+def test_a_transform_that_changes_the_shape_is_refused() -> None:
+    with pytest.raises(Fault, match=r"dist:bad returned scores of shape \(1,\), expected \(2,\)"):
+        shaped(manager_with(bad=scores_plugin(lambda s: s[:1])), 1.0, 2.0)
+
+
+def test_every_kind_has_its_hook_and_every_hook_a_docstring() -> None:
+    assert set(REGISTRATION_HOOKS) == set(KINDS)
+    hooks = [(n, f) for spec in HOOKSPEC_CLASSES for n, f in vars(spec).items() if n.startswith("alignkit_")]
+    assert len(hooks) == 24
+    assert {n for n in REGISTRATION_HOOKS.values()} <= {n for n, _ in hooks}
+    assert [n for n, f in hooks if not (f.__doc__ or "").strip()] == []
+
+
+def test_did_you_mean_is_empty_for_nothing_close() -> None:
+    error = UserError("what", where="file:1", hint="do this")
+    assert str(error) == "file:1: what\n  -> do this"
+    assert str(UserError("what")) == "what"
