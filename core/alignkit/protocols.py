@@ -60,6 +60,11 @@ class Policy(Protocol):
         """Text of completion ids, special tokens left out."""
         ...
 
+    @property
+    def head(self) -> "Head":
+        """The vocabulary projection."""
+        ...
+
     def hidden(self, batch: "TokenBatch") -> "tuple[Tensor, Head]":
         """Hidden states that predict the target tokens, [N, H], and the vocabulary projection."""
         ...

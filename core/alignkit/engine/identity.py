@@ -27,6 +27,7 @@ def step_identity(
         "policy": policy,
         "seed": derived_seed(recipe.seed, round, step.id),
         "kernels": recipe.kernels,
+        "precision": recipe.precision,
         "components": components,
         "inputs": inputs,
         "files": {path: mark for path, mark in files.items() if path not in volatile},

@@ -6,10 +6,10 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignkit.context import RunInfo, StepContext
 from alignkit.engine.identity import first_difference, input_references, step_identity
@@ -22,6 +22,9 @@ from alignkit.recipe.check import check_recipe, chosen_trackers
 from alignkit.recipe.load import Loaded
 from alignkit.recipe.model import StepSpec
 from alignkit.seeds import derived_seed
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger("alignkit")
 
@@ -190,7 +193,8 @@ class _Run:
         notify(self.manager, "alignkit_step_start", run=self.info, step_id=step.id, folder=folder)
         try:
             built: Step = context.build("step", step.component)
-            output = built.run(context)
+            with _autocast(context.device, self.recipe.precision):
+                output = built.run(context)
         except BaseException as error:
             notify(self.manager, "alignkit_failure", run=self.info, step_id=step.id, error=error)
             if isinstance(error, Paused):
@@ -252,6 +256,16 @@ class _Run:
             "kernels": self.recipe.kernels,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _autocast(device: "torch.device", precision: str) -> AbstractContextManager[Any]:
+    """Mixed precision for a whole step. Projections and scalar heads switch it off for themselves.
+
+    Without the cache: it would keep the first cast of each weight for the whole step, blind to optimizer steps.
+    """
+    import torch
+
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 @contextmanager

@@ -62,6 +62,12 @@ class SequenceScorer:
             if self.module.score.bias is not None:
                 self.module.score.bias.zero_()
 
+    def head(self, h_NH: Tensor) -> Tensor:
+        """The scalar of each hidden state, [N], float32; never in lower precision, which would make ties."""
+        with torch.autocast(h_NH.device.type, enabled=False):
+            scores_N: Tensor = self.module.score(h_NH.to(self.module.score.weight.dtype)).squeeze(-1).float()
+        return scores_N
+
     def row(self, prompt: Content, completion: Content) -> list[int]:
         """Ids as the scorer reads them: prompt, completion, one stop token."""
         return self.encoder.prompt(prompt) + self.encoder.completion(prompt, completion)
@@ -79,8 +85,7 @@ class SequenceScorer:
         h_BTH = hidden_states(self.module, batch)
         last_B = batch.mask_BT.long().sum(-1) - 1
         h_BH = h_BTH[torch.arange(len(last_B), device=last_B.device), last_B]
-        scores: Tensor = self.module.score(h_BH).squeeze(-1).float()
-        return scores
+        return self.head(h_BH)
 
     def score_rows(self, rows: Sequence[Sequence[int]], max_tokens: int = 16384) -> Tensor:
         """Scores of many rows without gradient, [B] on the CPU, in the order given."""
@@ -97,8 +102,7 @@ class SequenceScorer:
     def values(self, batch: TokenBatch) -> Tensor:
         """Head at the states before each target token, [N], float32."""
         h_NH = batch.select(hidden_states(self.module, batch))
-        values_N: Tensor = self.module.score(h_NH).squeeze(-1).float()
-        return values_N
+        return self.head(h_NH)
 
     def save(self, folder: Path) -> None:
         """Write a folder that transformers loads."""

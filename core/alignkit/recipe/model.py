@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -106,6 +106,10 @@ class Recipe(Config):
     output: str = Field("runs", description="folder that holds the run's folder")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     kernels: str = Field("auto", description="auto, eager or the name of a kernel component")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of matrix products inside the models (autocast); weights, heads, losses and optimizers stay float32",
+    )
     vars: dict[str, Any] = Field(default_factory=dict, description="values that steps refer to as $name")
     plugins: PluginOptions = PluginOptions()
     trackers: tuple[ComponentSpec, ...] = Field(

@@ -42,6 +42,8 @@ class Lines:
     def overridden(self, path: KeyPath) -> None:
         """Remember that `path` was set on the command line."""
         self._lines[path] = 0
+        for end in range(1, len(path)):  # what the command line had to make above it
+            self._lines.setdefault(path[:end], 0)
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:

@@ -122,8 +122,7 @@ def training_scores(scorer: SequenceScorer, rows: Sequence[Sequence[int]], dropo
     h_BTH = hidden_states(scorer.module, batch)
     last_B = batch.mask_BT.long().sum(-1) - 1
     h_BH = torch.nn.functional.dropout(h_BTH[torch.arange(len(rows), device=h_BTH.device), last_B], dropout)
-    scores_B: Tensor = scorer.module.score(h_BH).squeeze(-1).float()
-    return scores_B
+    return scorer.head(h_BH)
 
 
 def _columns(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignkit.batches import Rollout
 from alignkit.errors import UserError
+from alignkit.ops.linear_logprob import project
 from alignkit.protocols import Policy
 from alignkit.records import FinishReason, Prompt, Sampling
 
@@ -81,15 +82,15 @@ def sample_batch(
     step_logps: list[Tensor] = []
     lengths_B = torch.zeros(B, dtype=torch.long, device=device)
     for _ in range(sampling.max_length):
-        out = model(
+        out = model.base_model(
             input_ids=ids_BT,
             attention_mask=mask_BT,
             position_ids=positions_BT,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
         )
-        token_B, logp_B = draw(out.logits[:, -1].float(), sampling, generator)
+        logits_BV = project(out.last_hidden_state[:, -1], policy.head).float()
+        token_B, logp_B = draw(logits_BV, sampling, generator)
         steps.append(token_B)
         step_logps.append(logp_B)
         lengths_B += alive_B

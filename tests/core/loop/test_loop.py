@@ -61,7 +61,9 @@ def pair() -> tuple[Any, Any]:
 class TestExperience:
     def rollout(self, policy: Any) -> Any:
         end = policy.encoder.end_id
-        return make_rollout(policy, ["the film", "a"], [[*policy.encoder.text(" is"), end], [40, 41, 42, 43, 44, 45]], 0.7)
+        return make_rollout(
+            policy, ["the film", "a"], [[*policy.encoder.text(" is"), end], [40, 41, 42, 43, 44, 45]], 0.7
+        )
 
     def test_rewards_are_kl_and_the_clipped_penalised_score(self, context: Any, pair: tuple[Any, Any]) -> None:
         policy, reference = pair
@@ -81,7 +83,9 @@ class TestExperience:
         assert metrics["objective"] == pytest.approx(float(expected.sum(-1).mean()), rel=1e-5)
         assert metrics["missing_stop"] == 0.5
 
-    def test_whitening_keeps_the_mean_and_does_not_change_the_objective(self, context: Any, pair: tuple[Any, Any]) -> None:
+    def test_whitening_keeps_the_mean_and_does_not_change_the_objective(
+        self, context: Any, pair: tuple[Any, Any]
+    ) -> None:
         policy, reference = pair
         rollout, scores = self.rollout(policy), torch.tensor([3.0, -9.0])
         plain, before = make_loop(context, policy, reference).experience(rollout, scores, 0.1)

@@ -153,7 +153,9 @@ def head(bias: bool, softcap: float | None, scale: float, seed: int = 0) -> Head
     return Head(weight, torch.randn(17, generator=generator) if bias else None, softcap, scale)
 
 
-def reference(h: torch.Tensor, head: Head, targets: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+def reference(
+    h: torch.Tensor, head: Head, targets: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Token by token in float64, with sums written out."""
     logps, entropies = [], []
     for n in range(len(targets)):
@@ -182,7 +184,9 @@ class TestLinearLogprob:
         h, targets = torch.randn(9, 6), torch.randint(0, 17, (9,))
         mix = torch.randn(2, 9)
 
-        def results(function: Callable[..., tuple[torch.Tensor, torch.Tensor]], dtype: torch.dtype) -> list[torch.Tensor]:
+        def results(
+            function: Callable[..., tuple[torch.Tensor, torch.Tensor]], dtype: torch.dtype
+        ) -> list[torch.Tensor]:
             leaf = h.to(dtype).detach().requires_grad_()
             weight = one.weight_VH.to(dtype).detach().requires_grad_()
             b = None if one.bias_V is None else one.bias_V.to(dtype).detach().requires_grad_()

@@ -18,7 +18,7 @@ UNKNOWN_KEYS = {
     "plugins": ("rounds: 1", "plugins: {disabel: [x]}", "small.yaml:3", "plugins.disabel (did you mean 'disable'?)"),
     "policy": ("  init: {", "  intit: {", "small.yaml:10", "policy.intit (did you mean 'init'?)"),
     "inside policy": ("vocab_size", "vocab_sice", "small.yaml:11", "tokenizer.vocab_sice (did you mean 'vocab_size'?)"),
-    "step": ("    data: ", "    dta: ", "small.yaml:19", "(did you mean 'data'?)"),
+    "step": ('    policy: "', '    polcy: "', "small.yaml:22", "steps.2.polcy (did you mean 'policy'?)"),
     "step's own keys": ("    data: ", "    each_rond: true\n    data: ", "small.yaml:19", "(did you mean 'each_round'?)"),
     "component": ("rows: 100", "rwos: 100", "small.yaml:15", "(did you mean 'rows'?)"),
     "name of a step": ("    data: ", "    name: x\n    data: ", "small.yaml:19", "unknown key name"),
@@ -56,7 +56,7 @@ def test_unknown_component_names_line_and_nearest_name(kind: str, refused: Refus
 
 BAD_VALUES = {
     "missing name": ("name: small\n", "", "small.yaml:1", "name is missing"),
-    "missing step": ("    step: data\n", "", "small.yaml:12", "steps.0.step is missing"),
+    "missing step": ("    step: data\n", "", "small.yaml:13", "steps.0.step is missing"),
     "misspelled step": ("    step: data\n", "    stpe: data\n", "small.yaml:13", "(is 'stpe' meant to be it?)"),
     "missing option": ("    reward_source: $judge\n", "", "small.yaml:20", "reward_source is missing"),
     "no policy": ("policy:\n  name: causal_lm", "policy:\n  nmae: causal_lm", "small.yaml:8", "policy.name is missing"),

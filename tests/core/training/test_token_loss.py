@@ -61,7 +61,9 @@ class TestInvariance:
         rows = random_rows(300, LENGTHS)
         first = gradients(policy.module, lambda: accumulate_token_loss(policy, rows, 10**6, context))
         policy.pad_id = 77
-        assert_same_gradients(first, gradients(policy.module, lambda: accumulate_token_loss(policy, rows, 10**6, context)))
+        assert_same_gradients(
+            first, gradients(policy.module, lambda: accumulate_token_loss(policy, rows, 10**6, context))
+        )
 
     def test_packed_rows_equal_unpacked_rows(self, policy: Any, context: Any) -> None:
         rows = random_rows(300, LENGTHS)

@@ -18,7 +18,16 @@ from alignkit_plugins.sampler_hf.sampler import HFSampler
 from helpers.context import TextScores
 from helpers.models import assert_same_gradients, make_policy
 
-TEXTS = ["the quiet film", "a", "this thriller about two brothers", "I recommend it", "families", "the score", "it", "x y"]
+TEXTS = [
+    "the quiet film",
+    "a",
+    "this thriller about two brothers",
+    "I recommend it",
+    "families",
+    "the score",
+    "it",
+    "x y",
+]
 
 
 def make_loop(
@@ -127,9 +136,10 @@ class TestLosses:
         experience = make_experience(loop, disturb=0.3)
         policy_catcher, critic_catcher, metrics = caught(loop, experience, entropy_coef=0.01)
         losses = plain_losses(loop, experience, temperature, 0.2, 0.2)
-        assert metrics["policy_loss"] == pytest.approx(float(losses[0]), rel=1e-4)
-        assert metrics["value_loss"] == pytest.approx(float(losses[1]), rel=1e-4)
-        assert metrics["entropy"] == pytest.approx(float(losses[2]), rel=1e-4)
+        plain = [float(x.detach()) for x in losses]
+        assert metrics["policy_loss"] == pytest.approx(plain[0], rel=1e-4)
+        assert metrics["value_loss"] == pytest.approx(plain[1], rel=1e-4)
+        assert metrics["entropy"] == pytest.approx(plain[2], rel=1e-4)
         assert 0 < metrics["clip_fraction"] < 1
         (losses[0] - 0.01 * losses[2]).backward()
         losses[1].backward()
@@ -181,7 +191,10 @@ def reordered(experience: Experience, rows: list[int]) -> Experience:
     old = experience.rollout
     rollout = replace(
         old,
-        **{n: tuple(getattr(old, n)[i] for i in rows) for n in ("prompts", "prompt_ids", "completion_ids", "texts", "finish")},
+        **{
+            n: tuple(getattr(old, n)[i] for i in rows)
+            for n in ("prompts", "prompt_ids", "completion_ids", "texts", "finish")
+        },
         group_B=old.group_B[rows],
         sampler_logp_BT=None,
     )

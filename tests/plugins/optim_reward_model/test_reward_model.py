@@ -101,9 +101,7 @@ class TestLoss:
         assert losses[0] == pytest.approx(expected[0], rel=1e-5)
 
     @pytest.mark.parametrize("tokens", [1, 60, 10**6])
-    def test_does_not_depend_on_micro_batches_or_order(
-        self, scorer: SequenceScorer, context: Any, tokens: int
-    ) -> None:
+    def test_does_not_depend_on_micro_batches_or_order(self, scorer: SequenceScorer, context: Any, tokens: int) -> None:
         groups = groups_of(scorer, PAIRS)
         losses: list[float] = []
         whole = batch_gradients(scorer, groups, context.ops, losses, micro_batch_tokens=10**6)
@@ -209,7 +207,13 @@ class TestAccuracy:
         def pair(chosen: str, rejected: str, p: float = 1.0) -> PreferencePair:
             return PreferencePair(prompt="p", chosen=chosen, rejected=rejected, p=p)
 
-        pairs = [pair("long", "s"), pair("s", "long"), pair("same", "size"), pair("s", "long", 0.1), pair("a", "bc", 0.5)]
+        pairs = [
+            pair("long", "s"),
+            pair("s", "long"),
+            pair("same", "size"),
+            pair("s", "long", 0.1),
+            pair("a", "bc", 0.5),
+        ]
         assert longest_baseline(pairs) == pytest.approx((1 + 0 + 0.5 + 1) / 4)
 
 

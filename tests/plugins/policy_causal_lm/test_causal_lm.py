@@ -57,7 +57,7 @@ def test_a_head_that_is_not_known_is_refused_when_the_model_is_loaded(llama: Any
         def __init__(self, inner: Any) -> None:
             super().__init__()
             self.inner, self.config = inner, inner.config
-            self.base_model = inner.base_model
+            self.base_model, self.device = inner.base_model, inner.device
 
         def get_output_embeddings(self) -> Any:
             return self.inner.get_output_embeddings()

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from alignkit.errors import UserError
 from alignkit.loop.logprobs import rollout_logprobs
@@ -45,9 +45,7 @@ def plain_distribution(logits: list[float], sampling: Sampling) -> list[float]:
 
 class TestDraw:
     @settings(max_examples=30, deadline=None, derandomize=True)
-    @given(
-        st.floats(0.3, 2.0), st.integers(0, 12), st.floats(0.05, 1.0), st.integers(0, 1000), st.integers(2, 10)
-    )
+    @given(st.floats(0.3, 2.0), st.integers(0, 12), st.floats(0.05, 1.0), st.integers(0, 1000), st.integers(2, 10))
     def test_log_prob_of_every_drawn_token_is_that_of_the_plain_distribution(
         self, temperature: float, k: int, p: float, seed: int, size: int
     ) -> None:
@@ -61,7 +59,12 @@ class TestDraw:
 
     @pytest.mark.parametrize(
         "sampling",
-        [Sampling(), Sampling(temperature=0.7), Sampling(temperature=1.3, top_k=4), Sampling(temperature=1.3, top_p=0.8)],
+        [
+            Sampling(),
+            Sampling(temperature=0.7),
+            Sampling(temperature=1.3, top_k=4),
+            Sampling(temperature=1.3, top_p=0.8),
+        ],
     )
     def test_frequencies_match_the_probabilities(self, sampling: Sampling) -> None:
         logits = torch.tensor([1.0, 0.0, 2.0, -1.0, 1.5, 0.5, -2.0, 0.2])
