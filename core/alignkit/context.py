@@ -76,7 +76,7 @@ class BuildContext:
 
     def policy(self, policy: ComponentSpec | str | None) -> Policy:
         """Build a policy from a reference, a path, a component or the recipe's default."""
-        return cast(Policy, self.build("policy", self.policy_spec(policy)))
+        return cast("Policy", self.build("policy", self.policy_spec(policy)))
 
 
 @dataclass

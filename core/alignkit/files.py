@@ -14,13 +14,14 @@ from typing import IO, Any
 
 # Weights of large models are identified by size and time: hashing 15 GB before each start would take half a minute.
 HASHED_BYTES = 256 * 1024 * 1024
+TEMP = ".tmp"
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[str]]:
     """Text file at `path` that appears complete (temp file, fsync, rename) or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temp = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temp = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMP, dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             yield file
@@ -39,12 +40,29 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Folder at `path` that appears complete or not at all; an older one is replaced."""
-    temp = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temp, ignore_errors=True)
+    temp, old = path.with_name(f".{path.name}{TEMP}"), path.with_name(f".{path.name}.old{TEMP}")
+    for left_over in (temp, old):
+        shutil.rmtree(left_over, ignore_errors=True)
     temp.mkdir(parents=True)
-    yield temp
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield temp
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+    # Renaming takes microseconds, removing a model seconds: a process killed here should not lose both.
+    if path.exists():
+        path.replace(old)
     temp.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove what killed processes left half written below `folder`; nobody else may be writing there."""
+    for path in list(folder.rglob(f".*{TEMP}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -67,9 +85,7 @@ def json_safe(data: Any) -> Any:
         return [json_safe(v) for v in data]
     if isinstance(data, bool | str) or data is None:
         return data
-    if isinstance(
-        data, numbers.Integral
-    ):  # numpy's scalars too: a finished step must not be lost over its summary
+    if isinstance(data, numbers.Integral):  # numpy's scalars too: a finished step must not be lost over its summary
         return int(data)
     if isinstance(data, numbers.Real):
         return float(data) if math.isfinite(data) else None

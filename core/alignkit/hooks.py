@@ -53,6 +53,6 @@ def shape_scores(manager: PluginManager, run: "RunInfo", rollout: "Rollout", sco
 
 
 def _in_order(manager: PluginManager, hook: str) -> list[pluggy.HookImpl]:
-    """pluggy keeps the ones to be called first at the end of its list and calls in reverse; here it is read forwards."""
+    """pluggy keeps the ones to be called first at the end of its list and calls in reverse; here it is read on."""
     found: list[pluggy.HookImpl] = getattr(manager.hook, hook).get_hookimpls()
     return sorted(found, key=lambda implementation: implementation.trylast - implementation.tryfirst)

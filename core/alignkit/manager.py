@@ -4,6 +4,7 @@ Every plugin is loaded alone. One that cannot be used (import error, unknown hoo
 clashing name) is recorded with its distribution and version; it never breaks a recipe that does not name it.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,8 @@ from pydantic import BaseModel
 from alignkit.components import API_VERSION, KINDS, Component, Kind
 from alignkit.errors import UserError, did_you_mean
 from alignkit.hookspecs import HOOKSPEC_CLASSES, PROJECT_NAME, REGISTRATION_HOOKS
+
+logger = logging.getLogger("alignkit")
 
 ENTRY_POINT_GROUP = PROJECT_NAME
 BUILTIN_DISTRIBUTION = PROJECT_NAME
@@ -73,23 +76,25 @@ class PluginManager:
         return self._pluggy.hook
 
     def load_entry_points(self, disable: Iterable[str] = ()) -> None:
-        """Load every installed plugin, built-ins first, then sorted by distribution and name: the same order everywhere.
+        """Load every installed plugin: built-ins first, then by distribution and name, the same order everywhere.
 
         ALIGNKIT_PLUGINS, when set, is a comma-separated allowlist of distribution names besides the built-ins.
         """
         allowed = os.environ.get("ALIGNKIT_PLUGINS")
-        allowlist = (
-            None if allowed is None else {_normal(n) for n in allowed.split(",")} | {BUILTIN_DISTRIBUTION}
-        )
-        disabled = {_normal(n) for n in disable}
+        allowlist = None if allowed is None else {_normal(n) for n in allowed.split(",")} | {BUILTIN_DISTRIBUTION}
+        disabled = {_normal(n): n for n in disable}
+        known: set[str] = set()
         for dist, entry in sorted(self._entry_points(), key=_load_order):
             name = _normal(dist.name)
-            if disabled & {name, _normal(entry.name)}:
+            known |= {name, _normal(entry.name)}
+            if disabled.keys() & {name, _normal(entry.name)}:
                 self.left_out[entry.name] = "plugins.disable"
             elif allowlist is not None and name not in allowlist:
                 self.left_out[entry.name] = f"{dist.name} is not in ALIGNKIT_PLUGINS"
             else:
                 self._load(entry, dist)
+        for name in sorted(disabled.keys() - known):
+            logger.warning("plugins.disable names %s, and no such plugin is installed", disabled[name])
 
     def _entry_points(self) -> Iterator[tuple[Distribution, EntryPoint]]:
         seen: set[tuple[str, str]] = set()
@@ -147,9 +152,7 @@ class PluginManager:
 
     def _implementations(self, plugin: object) -> list[tuple[pluggy.HookCaller, pluggy.HookImpl]]:
         callers = self._pluggy.get_hookcallers(plugin) or []
-        return [
-            (caller, impl) for caller in callers for impl in caller.get_hookimpls() if impl.plugin is plugin
-        ]
+        return [(caller, impl) for caller in callers for impl in caller.get_hookimpls() if impl.plugin is plugin]
 
     def _hook_problem(self, plugin: object) -> str | None:
         """What pluggy lets pass: misspelled and undecorated hooks, and wrappers, which nothing here would call."""
@@ -202,9 +205,7 @@ class PluginManager:
         """The component `name` or `distribution:name`. Raises UserError with the reason it is not there."""
         distribution, _, plain = name.rpartition(":")
         found = [
-            r
-            for r in self._components.get((kind, plain), [])
-            if not distribution or r.distribution == distribution
+            r for r in self._components.get((kind, plain), []) if not distribution or r.distribution == distribution
         ]
         if len(found) == 1:
             return found[0]
@@ -240,7 +241,7 @@ def _component_problem(kind: Kind, component: object) -> str | None:
         return f"made for api {component.api}, this alignkit has api {API_VERSION}"
     if not (isinstance(component.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", component.name)):
         return "a name has letters, digits, dot, _ and - only"
-    if not (isinstance(component.config, type) and issubclass(cast(type, component.config), BaseModel)):
+    if not (isinstance(component.config, type) and issubclass(cast("type", component.config), BaseModel)):
         return "config is not a pydantic model class"
     taken = [key for key in RECIPE_KEYS.get(kind, ("name",)) if key in component.config.model_fields]
     if taken:

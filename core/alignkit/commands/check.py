@@ -30,6 +30,4 @@ def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps({"ok": True, "findings": []}, indent=2))
         return
     steps = ", ".join(s.id for s in loaded.recipe.steps)
-    click.echo(
-        f"{recipe} is fine: run {loaded.recipe.name!r}, {loaded.recipe.rounds} round(s), steps {steps}"
-    )
+    click.echo(f"{recipe} is fine: run {loaded.recipe.name!r}, {loaded.recipe.rounds} round(s), steps {steps}")

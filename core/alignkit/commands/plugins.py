@@ -23,8 +23,7 @@ def command(as_json: bool) -> None:
                 "status": p.status,
                 "problem": p.problem,
                 "components": [
-                    {"kind": r.kind, "name": r.component.name, "summary": r.component.summary}
-                    for r in p.components
+                    {"kind": r.kind, "name": r.component.name, "summary": r.component.summary} for r in p.components
                 ],
             }
             for p in manager.plugins
@@ -44,6 +43,4 @@ def _table(manager: PluginManager) -> None:
             click.echo(f"  {r.component.name:<20} {r.component.summary}  [{r.distribution} {r.version}]")
     for plugin in manager.plugins:
         if plugin.problem:
-            click.secho(
-                f"failed: {plugin.distribution} {plugin.version} ({plugin.name}): {plugin.problem}", fg="red"
-            )
+            click.secho(f"failed: {plugin.distribution} {plugin.version} ({plugin.name}): {plugin.problem}", fg="red")

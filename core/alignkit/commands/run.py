@@ -49,9 +49,7 @@ def command(
     again += [part for path in reuse for part in ("--reuse", str(path))]
     again += [part for name in allow_code for part in ("--allow-code", name)]
     command = shlex.join(again)
-    run_recipe(
-        loaded, start_from=start_from, reuse=reuse, allow_code=allowed_code(allow_code), command=command
-    )
+    run_recipe(loaded, start_from=start_from, reuse=reuse, allow_code=allowed_code(allow_code), command=command)
     folder = Path(loaded.recipe.output) / loaded.recipe.name
     console().print(f"done: {folder / 'report.html'} · {folder / 'summary.json'}", highlight=False)
 

@@ -11,14 +11,10 @@ from alignkit.errors import UserError
 @click.command("sample")
 @click.argument("model")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option(
-    "--prompt", "prompts", multiple=True, help="Text to continue or answer. May be given several times."
-)
+@click.option("--prompt", "prompts", multiple=True, help="Text to continue or answer. May be given several times.")
 @click.option("--prompts", "file", type=click.Path(path_type=Path), help="JSONL file with a prompt per line.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
-def command(
-    model: str, settings: tuple[str, ...], prompts: tuple[str, ...], file: Path | None, as_json: bool
-) -> None:
+def command(model: str, settings: tuple[str, ...], prompts: tuple[str, ...], file: Path | None, as_json: bool) -> None:
     """Sample from a model folder or hub name.
 
     KEY=VALUE: temperature, top_k, top_p, max_length, max_words, seed. A model with a chat template gets each --prompt
@@ -50,8 +46,6 @@ def _settings(settings: tuple[str, ...]) -> dict[str, object]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise UserError(
-                f"{setting!r} is not KEY=VALUE", where="command line", hint="for example temperature=0.7"
-            )
+            raise UserError(f"{setting!r} is not KEY=VALUE", where="command line", hint="for example temperature=0.7")
         out[key] = parse_value(value)
     return out

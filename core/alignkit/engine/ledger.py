@@ -67,9 +67,7 @@ class Ledger:
         ledger = cls(folder)
         manifests = sorted(folder.glob(f"r*/*/{MANIFEST}"))
         if not manifests:
-            raise UserError(
-                "this folder holds no run", where=folder, hint="give the folder of a finished run"
-            )
+            raise UserError("this folder holds no run", where=folder, hint="give the folder of a finished run")
         for path in manifests:
             record = _read_manifest(path)
             if record.finished:
@@ -130,9 +128,7 @@ class Ledger:
         record, folder = found
         if part not in record.outputs:
             parts = ", ".join(sorted(p for p in record.outputs if p)) or "none"
-            raise UserError(
-                f"step {record.id!r} has no part {part!r}", where="recipe", hint=f"its parts: {parts}"
-            )
+            raise UserError(f"step {record.id!r} has no part {part!r}", where="recipe", hint=f"its parts: {parts}")
         return folder / record.outputs[part]
 
     def folder_before(self, id: str, round: int) -> Path | None:

@@ -1,12 +1,10 @@
 """The run engine: does the steps of a recipe in order, each once, and keeps the books."""
 
-import fcntl
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from alignkit.context import RunInfo, StepContext
 from alignkit.engine.identity import first_difference, input_references, step_identity
 from alignkit.engine.ledger import Ledger, StepRecord
+from alignkit.engine.lock import locked
 from alignkit.errors import Paused, UserError
-from alignkit.files import json_safe, write_json
+from alignkit.files import json_safe, remove_left_overs, write_json
 from alignkit.hooks import notify
 from alignkit.protocols import Step, Tracker
 from alignkit.recipe.check import check_recipe, chosen_trackers
@@ -62,17 +61,16 @@ class _Run:
     def execute(self, start_from: str | None, reuse: Sequence[Path]) -> dict[str, Any]:
         ids = [s.id for s in self.recipe.steps]
         if start_from is not None and start_from not in ids:
-            raise UserError(
-                f"no step {start_from!r} in the recipe", where="--from", hint=f"steps: {', '.join(ids)}"
-            )
+            raise UserError(f"no step {start_from!r} in the recipe", where="--from", hint=f"steps: {', '.join(ids)}")
         self.reuse = [Ledger.of_existing_run(path) for path in reuse]
         check_recipe(self.recipe, self.manager, self.loaded.lines, preflight=True)
         first = ids.index(start_from) + 1 if start_from is not None else None
         self._check_device()
-        with _locked(self.folder):
+        with locked(self.folder):
             self._check_unchanged(first)
             if first is not None:
                 self.ledger.forget(first)
+            remove_left_overs(self.folder)
             return self._all_rounds()
 
     def _all_rounds(self) -> dict[str, Any]:
@@ -266,30 +264,3 @@ def _autocast(device: "torch.device", precision: str) -> AbstractContextManager[
     import torch
 
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two runs in one folder would overwrite each other. The lock goes with the process, however it ends."""
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise UserError(
-            f"cannot write there: {error.strerror}", where=folder, hint="set output=FOLDER"
-        ) from None
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                "another alignkit run works in this folder", where=folder, hint="wait, or name=NEW"
-            ) from None
-        yield
-    except UserError:
-        if made and {p.name for p in folder.iterdir()} <= {".lock"}:
-            shutil.rmtree(folder)
-        raise
-    finally:
-        os.close(lock)

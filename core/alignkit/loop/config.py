@@ -34,6 +34,9 @@ class LoopConfig(Config):
     batch_size: int = Field(64, ge=1, description="completions per iteration")
     samples_per_prompt: int = Field(1, ge=1, description="completions of one prompt in a batch")
     sampling: Sampling = Field(Sampling(), description="how completions are drawn; temperature must be above 0")
+    max_prompt_length: int | None = Field(
+        None, ge=1, description="tokens; longer prompts are left out and counted in the summary"
+    )
     kl: KLConfig = Field(KLConfig(), description="penalty for leaving the reference policy")
     missing_stop: MissingStopConfig | None = Field(None, description="penalty for completions without a stop token")
     clip_score: float | None = Field(None, gt=0, description="scores are clipped to ± this before penalties")

@@ -14,7 +14,7 @@ from alignkit.hooks import notify, shape_scores
 from alignkit.loop.config import LoopConfig
 from alignkit.loop.logprobs import rollout_logprobs, rollout_values
 from alignkit.loop.measure import measure, text_figures
-from alignkit.loop.rewards import AdaptiveKL, checked_scores, penalise_missing_stop, token_rewards, whiten
+from alignkit.loop.rewards import AdaptiveKL, check_finite, checked_scores, penalise_missing_stop, token_rewards, whiten
 from alignkit.protocols import Advantage, Critic, Experience, Policy, RolloutStage, Sampler, Scores
 from alignkit.records import Prompt
 from alignkit.seeds import derived_seed
@@ -70,7 +70,9 @@ class AlignmentLoop:
     def reward(self, rollout: Rollout) -> Tensor:
         """Score the completions [B] and let plugins shape the scores."""
         scores_B = checked_scores(self.reward_source, rollout)
-        return shape_scores(self.context.manager, self.context.run, rollout, scores_B)
+        shaped_B = shape_scores(self.context.manager, self.context.run, rollout, scores_B)
+        check_finite(shaped_B, rollout, "a plugin's alignkit_shape_scores")
+        return shaped_B
 
     def experience(self, rollout: Rollout, scores_B: Tensor, kl_coef: float) -> tuple[Experience, dict[str, float]]:
         """Log-probs, values, token rewards, advantages and returns of a batch, and what to log of them."""

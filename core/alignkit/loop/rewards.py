@@ -14,19 +14,24 @@ WHITEN_EPS = 1e-8
 
 
 def checked_scores(source: Scores, rollout: Rollout) -> Tensor:
-    """Score the completions [B]. Raises Fault, naming the completion, for a score that is not finite."""
+    """Score the completions [B]. Raises Fault for scores of another shape or that are not finite."""
     scores_B = source.score(rollout).float().cpu()
     if scores_B.shape != (len(rollout),):
         raise Fault(
             f"the reward source returned scores of shape {tuple(scores_B.shape)} for {len(rollout)} completions"
         )
+    check_finite(scores_B, rollout, "the reward source")
+    return scores_B
+
+
+def check_finite(scores_B: Tensor, rollout: Rollout, who: str) -> None:
+    """Raise Fault, naming the completion, if a score is not finite."""
     bad = (~torch.isfinite(scores_B)).nonzero().flatten().tolist()
     if bad:
         raise Fault(
-            f"the reward source scored {len(bad)} of {len(rollout)} completions as not finite, first "
+            f"{who} scored {len(bad)} of {len(rollout)} completions as not finite, first "
             f"{float(scores_B[bad[0]])} for {rollout.texts[bad[0]][:200]!r}"
         )
-    return scores_B
 
 
 def penalise_missing_stop(scores_B: Tensor, stopped_B: Tensor, config: MissingStopConfig | None) -> Tensor:

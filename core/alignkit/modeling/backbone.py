@@ -26,4 +26,4 @@ def hidden_states(model: Any, batch: TokenBatch) -> Tensor:
             where="packing",
             hint="set packing: false",
         )
-    return cast(Tensor, backbone(**arguments).last_hidden_state)
+    return cast("Tensor", backbone(**arguments).last_hidden_state)

@@ -86,5 +86,5 @@ def revision(path: str) -> str:
     folder = Path(path)
     if not folder.is_dir():
         return path
-    files = sorted(folder.glob("*.safetensors")) + [folder / "config.json"]
+    files = [*sorted(folder.glob("*.safetensors")), folder / "config.json"]
     return digest({p.name: fingerprint(p) for p in files if p.is_file()})[:12]

@@ -4,9 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def pairwise_loss(
-    chosen_P: Tensor, rejected_P: Tensor, p_P: Tensor, margin_P: Tensor, weight_P: Tensor
-) -> Tensor:
+def pairwise_loss(chosen_P: Tensor, rejected_P: Tensor, p_P: Tensor, margin_P: Tensor, weight_P: Tensor) -> Tensor:
     """-w [p log sigmoid(D - m) + (1 - p) log sigmoid(-D - m)], D = chosen - rejected; [P].
 
     `p` is the probability that `chosen` is better (soft label, 0.5 a tie). The margin `m` >= 0 (Llama 2, Touvron et

@@ -39,9 +39,7 @@ def validated(model: type[M], data: Any, lines: Lines, path: KeyPath = (), also:
     raise UserError(first + more, where=where)
 
 
-def _problem(
-    error: Any, model: type[BaseModel], lines: Lines, path: KeyPath, also: Sequence[str]
-) -> tuple[str, str]:
+def _problem(error: Any, model: type[BaseModel], lines: Lines, path: KeyPath, also: Sequence[str]) -> tuple[str, str]:
     loc: KeyPath = tuple(error["loc"])
     dotted = ".".join(str(p) for p in (*path, *loc)) or "recipe"
     where = lines.at((*path, *loc))

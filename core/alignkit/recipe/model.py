@@ -1,4 +1,4 @@
-"""The shape of a recipe. Options of components stay raw here; `recipe.check` validates them with their owner's model."""
+"""The shape of a recipe. Options of components stay raw here; `recipe.check` validates them with their own model."""
 
 import re
 from dataclasses import dataclass
@@ -9,21 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from alignkit.components import Config, Kind
 
 LATEST = "latest"
-# `@latest` is the newest policy, and `policy.path=…` on the command line means the recipe's policy.
-RECIPE_KEYS = (
-    "name",
-    "seed",
-    "rounds",
-    "output",
-    "device",
-    "kernels",
-    "vars",
-    "plugins",
-    "trackers",
-    "policy",
-    "steps",
-)
-RESERVED_IDS = {LATEST, *RECIPE_KEYS}
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 
 
@@ -72,10 +57,9 @@ class StepSpec(BaseModel):
     @field_validator("id")
     @classmethod
     def _safe_id(cls, value: str) -> str:
-        if value in RESERVED_IDS:
-            raise ValueError(
-                "this word has a meaning of its own in references or overrides; choose another id"
-            )
+        # `@latest` is the newest policy, and `policy.path=…` on the command line means the recipe's policy.
+        if value in {LATEST, *Recipe.model_fields}:
+            raise ValueError("this word has a meaning of its own in references or overrides; choose another id")
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", value):
             raise ValueError("an id begins with a letter and has letters, digits, _ and - only")
         return value
@@ -108,7 +92,7 @@ class Recipe(Config):
     kernels: str = Field("auto", description="auto, eager or the name of a kernel component")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of matrix products inside the models (autocast); weights, heads, losses and optimizers stay float32",
+        description="of matrix products in the models (autocast); weights, heads, losses and optimizers stay float32",
     )
     vars: dict[str, Any] = Field(default_factory=dict, description="values that steps refer to as $name")
     plugins: PluginOptions = PluginOptions()
@@ -122,9 +106,7 @@ class Recipe(Config):
     @classmethod
     def _safe_name(cls, value: str) -> str:
         if not NAME_PATTERN.fullmatch(value):
-            raise ValueError(
-                "a name has letters, digits, dot, _ and - only and begins with a letter or digit"
-            )
+            raise ValueError("a name has letters, digits, dot, _ and - only and begins with a letter or digit")
         return value
 
     @model_validator(mode="after")

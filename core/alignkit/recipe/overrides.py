@@ -62,9 +62,7 @@ def _target(data: Mapping[str, Any], key: str) -> KeyPath:
 def _used(data: Any) -> set[str]:
     """Every name that `$name` refers to."""
     if isinstance(data, dict | list):
-        return {
-            name for value in (data.values() if isinstance(data, dict) else data) for name in _used(value)
-        }
+        return {name for value in (data.values() if isinstance(data, dict) else data) for name in _used(value)}
     return {a or b for a, b in VARIABLE.findall(data)} if isinstance(data, str) else set()
 
 
@@ -77,9 +75,7 @@ def _put(data: Any, path: KeyPath, value: Any, override: str) -> None:
             following = {"name": following} if isinstance(following, str) else {}
             data[key] = following
         if not isinstance(following, dict | list):
-            raise UserError(
-                f"{'.'.join(map(str, path[: i + 1]))} has no options", where=f"command line: {override}"
-            )
+            raise UserError(f"{'.'.join(map(str, path[: i + 1]))} has no options", where=f"command line: {override}")
         data = following
     data[_key(data, path[-1], override)] = value
 
@@ -122,7 +118,5 @@ def _variable(match: re.Match[str], variables: Mapping[str, Any], lines: Lines, 
         )
     value = variables[name]
     if value is None:
-        raise UserError(
-            f"the variable {name} has no value", where=lines.at(path), hint=f"add {name}=… to the command"
-        )
+        raise UserError(f"the variable {name} has no value", where=lines.at(path), hint=f"add {name}=… to the command")
     return value

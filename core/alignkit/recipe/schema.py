@@ -75,9 +75,7 @@ def _options(registered: Registered, definitions: dict[str, Any]) -> dict[str, A
         for marker in field.metadata:
             if isinstance(marker, SlotOf):
                 link = f"#/$defs/{prefix}{ComponentSpec.__name__}"
-                schema["properties"][name] = _linked(
-                    schema["properties"][name], link, f"#/$defs/{marker.kind}"
-                )
+                schema["properties"][name] = _linked(schema["properties"][name], link, f"#/$defs/{marker.kind}")
     inner = {prefix + name: _with_variables(model) for name, model in schema.pop("$defs", {}).items()}
     definitions.update(inner)
     return dict(_with_variables(schema))

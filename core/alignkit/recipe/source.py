@@ -50,14 +50,10 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     """Parse a recipe file. Raises UserError for a missing file, bad YAML, aliases or a key given twice."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(
-                f"recipe is larger than {MAX_BYTES} bytes", where=path, hint="is this the right file?"
-            )
+            raise UserError(f"recipe is larger than {MAX_BYTES} bytes", where=path, hint="is this the right file?")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(
-            "no such recipe", where=path, hint="give a file, or one of the shipped names"
-        ) from None
+        raise UserError("no such recipe", where=path, hint="give a file, or one of the shipped names") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the recipe: {error}", where=path) from None
     try:
@@ -66,9 +62,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
-        raise UserError(
-            f"not valid YAML: {problem}", where=place, hint="check indentation, quotes, brackets"
-        ) from None
+        raise UserError(f"not valid YAML: {problem}", where=place, hint="check indentation, quotes, brackets") from None
     except RecursionError:
         raise UserError("nested too deeply", where=path) from None
     lines: dict[KeyPath, int] = {}
@@ -83,9 +77,7 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
     lines.setdefault(path, line)
     if id(node) in seen:
         # An alias repeats a node; nested aliases grow without bound, and `vars` does what they are used for.
-        raise UserError(
-            "YAML aliases are not allowed", where=f"{file}:{line}", hint="use vars and $name instead"
-        )
+        raise UserError("YAML aliases are not allowed", where=f"{file}:{line}", hint="use vars and $name instead")
     seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
         out: dict[str, Any] = {}

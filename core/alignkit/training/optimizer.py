@@ -33,7 +33,7 @@ class Optimizer:
         return float(self._schedule.get_last_lr()[0])
 
     def step(self) -> float:
-        """Clip, update, clear gradients; returns the gradient norm before clipping. Raises Fault if it is not finite."""
+        """Clip, update, clear gradients; returns the norm before clipping. Raises Fault if it is not finite."""
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         if not math.isfinite(norm):
             raise Fault(

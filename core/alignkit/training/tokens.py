@@ -9,7 +9,7 @@ from alignkit.batches import Row, TokenBatch
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.protocols import Policy
-from alignkit.training.batching import micro_batches, shuffled_batches
+from alignkit.training.batching import check_positions, micro_batches, shuffled_batches
 from alignkit.training.config import TokenTrainingConfig
 from alignkit.training.optimizer import Optimizer
 
@@ -27,6 +27,8 @@ def fit_tokens(
     """
     if not any(any(r.target) for r in rows):
         raise UserError("no row has a token to train on", where=f"step {context.step_id}", hint="raise max_length")
+    longest = max(len(r.ids) if r.positions is None else max(r.positions) + 1 for r in (*rows, *eval_rows))
+    check_positions(longest, policy.max_positions)
     per_epoch = math.ceil(len(rows) / config.batch_size)
     total = max(1, round(per_epoch * config.epochs))
     optimizer = Optimizer(policy.module.parameters(), config, total)
@@ -74,9 +76,7 @@ def accumulate_token_loss(
     return total, count
 
 
-def token_loss(
-    policy: Policy, rows: Sequence[Row], config: TokenTrainingConfig, context: StepContext
-) -> float:
+def token_loss(policy: Policy, rows: Sequence[Row], config: TokenTrainingConfig, context: StepContext) -> float:
     """Mean negative log-likelihood per target token, without gradient."""
     policy.module.eval()
     total, count = 0.0, 0

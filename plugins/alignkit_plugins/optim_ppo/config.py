@@ -14,9 +14,7 @@ class PPOConfig(OptimizerConfig):
     critic_lr: float | None = Field(None, gt=0, description="learning rate of the critic; the policy's by default")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the first and second moment")
     eps: float = Field(1e-5, gt=0, description="Adam epsilon; 1e-5 as in OpenAI's PPO")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "linear", description="over all updates, down to zero"
-    )
+    schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="over all updates, down to zero")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates during which the rate rises")
     epochs: int = Field(4, ge=1, description="passes over each batch of completions")
     minibatches: int = Field(4, ge=1, description="optimizer steps per pass; a fresh permutation each pass")

@@ -58,7 +58,10 @@ class PPO:
         for _ in range(self.config.epochs):
             for indices in shuffled_batches(count, size, self._generator):
                 metrics = self._minibatch(experience, indices)
-                first = first or {"first_ratio_error": metrics["ratio_error"], "first_clipped": metrics["clip_fraction"]}
+                first = first or {
+                    "first_ratio_error": metrics["ratio_error"],
+                    "first_clipped": metrics["clip_fraction"],
+                }
                 steps += 1
                 for name, value in metrics.items():
                     sums[name] = sums.get(name, 0.0) + value

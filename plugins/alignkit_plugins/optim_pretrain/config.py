@@ -9,4 +9,6 @@ class PretrainConfig(TokenTrainingConfig):
     """Next-token prediction on texts joined end to end."""
 
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    block_length: int = Field(128, ge=2, description="tokens per row; texts follow each other, each closed by the end token")
+    block_length: int = Field(
+        128, ge=2, description="tokens per row; texts follow each other, each closed by the end token"
+    )

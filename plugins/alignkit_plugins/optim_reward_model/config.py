@@ -16,6 +16,8 @@ class RewardModelConfig(OptimizerConfig):
     micro_batch_tokens: int = Field(8192, ge=1, description="padded tokens per forward pass; changes memory only")
     max_length: int = Field(512, ge=2, description="tokens of prompt and completion together")
     too_long: Literal["drop", "error"] = Field("drop", description="what happens to pairs with a longer side; counted")
-    centering: float = Field(0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2) (Eisenstein et al. 2023)")
+    centering: float = Field(
+        0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2) (Eisenstein et al. 2023)"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the last hidden state while training")
     log_every: int = Field(10, ge=1, description="optimizer steps per row of metrics")

@@ -4,7 +4,7 @@ Pairs of one ranking share texts; spread over batches they would be seen several
 al. 2022, section 3.5).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from alignkit.errors import UserError
@@ -71,6 +71,21 @@ def _used(group: Group) -> Group:
     keep = sorted({i for pair in group.pairs for i in pair[:2]})
     new = {old: i for i, old in enumerate(keep)}
     return Group([group.rows[i] for i in keep], [(new[a], new[b], p, m, w) for a, b, p, m, w in group.pairs])
+
+
+def micro_groups(groups: Sequence[Group], max_tokens: int) -> Iterator[list[int]]:
+    """Index lists sorted by longest text, each with at most `max_tokens` padded tokens (at least one group)."""
+    longest = [max(len(r) for r in g.rows) for g in groups]
+    current: list[int] = []
+    rows = 0
+    for i in sorted(range(len(groups)), key=lambda i: longest[i]):
+        if current and longest[i] * (rows + len(groups[i].rows)) > max_tokens:
+            yield current
+            current, rows = [], 0
+        current.append(i)
+        rows += len(groups[i].rows)
+    if current:
+        yield current
 
 
 def flatten(groups: Sequence[Group]) -> tuple[list[list[int]], list[tuple[int, int, float, float, float]]]:

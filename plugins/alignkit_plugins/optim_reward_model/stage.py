@@ -15,10 +15,10 @@ from alignkit.modeling.scorer import SequenceScorer
 from alignkit.ops import Ops
 from alignkit.protocols import FitTask
 from alignkit.records import PreferencePair, plain_text
-from alignkit.training.batching import micro_batches, shuffled_batches
+from alignkit.training.batching import check_positions, shuffled_batches
 from alignkit.training.optimizer import Optimizer
 from alignkit_plugins.optim_reward_model.config import RewardModelConfig
-from alignkit_plugins.optim_reward_model.groups import Group, Grouped, flatten, make_groups
+from alignkit_plugins.optim_reward_model.groups import Group, Grouped, flatten, make_groups, micro_groups
 
 
 class RewardModelStage:
@@ -47,6 +47,9 @@ class RewardModelStage:
             "dropped_too_long": data.dropped,
         }
         heldout = self._groups(scorer, task.eval_data) if task.eval_data else None
+        everything = [*data.groups, *(heldout.groups if heldout else [])]
+        longest = max(len(row) for group in everything for row in group.rows)
+        check_positions(longest, getattr(scorer.module.config, "max_position_embeddings", None))
         steps = self._train(scorer, data.groups, task)
         scorer.save(context.folder / "model")
         if heldout is not None and heldout.groups:
@@ -95,9 +98,8 @@ def accumulate_pair_loss(
     denominator = sum(w for g in groups for *_, w in g.pairs)
     if denominator <= 0:
         raise UserError("every pair of a batch has weight 0", hint="remove pairs without weight")
-    widths = [max(len(r) for r in g.rows) * len(g.rows) for g in groups]
     total, right, count = 0.0, 0.0, 0
-    for indices in micro_batches(widths, max(config.micro_batch_tokens, 1)):
+    for indices in micro_groups(groups, config.micro_batch_tokens):
         rows, pairs = flatten([groups[i] for i in indices])
         scores_B = training_scores(scorer, rows, config.dropout)
         a_P, b_P, p_P, margin_P, weight_P = _columns(pairs, scores_B.device)

@@ -75,6 +75,12 @@ class CausalLM:
 
         if init is not None:
             scorer = SequenceScorer.load(str(init), self.device)
+            if scorer.encoder.tokenizer_id != self.tokenizer_id:
+                raise UserError(
+                    "the critic's first model has another tokenizer than the policy, so it cannot read its ids",
+                    where=init,
+                    hint="leave critic_init out, or name a reward model trained from this policy",
+                )
         else:
             config = copy.deepcopy(self.module.config)  # the policy's own must not turn into a classifier's
             config.num_labels = 1
@@ -96,8 +102,12 @@ class CausalLM:
         self.module.eval()
         ids = torch.tensor([[self.encoder.end_id, 0, 1, 2]], device=self.device)
         own = self.module(ids).logits[0, :-1].float()
-        batch = TokenBatch(ids, ids >= 0, torch.tensor([[False, True, True, True]], device=self.device),
-                           torch.arange(4, device=self.device)[None])
+        batch = TokenBatch(
+            ids,
+            ids >= 0,
+            torch.tensor([[False, True, True, True]], device=self.device),
+            torch.arange(4, device=self.device)[None],
+        )
         h_NH, head = self.hidden(batch)
         if not torch.allclose(project(h_NH, head).float(), own, rtol=1e-2, atol=1e-2):
             raise UserError(

@@ -63,8 +63,11 @@ def _texts(config: TokenizerConfig, context: BuildContext) -> Iterator[str]:
             continue
         found = True
         for record in islice(RecordFile(path, model), config.max_records):
-            fields = [getattr(record, name) for name in ("text", "prompt", "completion", "chosen", "rejected")
-                      if hasattr(record, name)]
+            fields = [
+                getattr(record, name)
+                for name in ("text", "prompt", "completion", "chosen", "rejected")
+                if hasattr(record, name)
+            ]
             yield from (plain_text(field) for field in fields if field)
     if not found:
         raise UserError(f"{config.train_on} has no text to train a tokenizer on", where="policy.tokenizer.train_on")

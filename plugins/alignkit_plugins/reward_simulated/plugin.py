@@ -20,7 +20,9 @@ class SimulatedConfig(Config):
         ComponentSpec(name="film_taste"), description="the true reward, known in a simulation"
     )
     annotators: int = Field(3, ge=1, description="how many different annotators there are")
-    noise: float = Field(0.7, ge=0, description="scale of the Gumbel noise on each utility: 1 gives Bradley-Terry choices")
+    noise: float = Field(
+        0.7, ge=0, description="scale of the Gumbel noise on each utility: 1 gives Bradley-Terry choices"
+    )
     bias: float = Field(0.3, ge=0, description="standard deviation of each annotator's own liking for length")
     skip_rate: float = Field(0.02, ge=0, lt=1, description="share of tasks an annotator skips")
 

@@ -2,7 +2,8 @@
 
 An annotator ranks candidates by `utility + bias * z(length) + noise * Gumbel`, where `bias` is a personal liking for
 long or short answers and z(length) the candidate's length in characters, standardised within the task. With noise 1
-and no bias a pair is chosen with the Bradley-Terry probability sigmoid(difference of utilities) (Luce 1959; Yellott 1977).
+and no bias a pair is chosen with the Bradley-Terry probability, sigmoid(difference of utilities) (Luce 1959; Yellott
+1977).
 """
 
 import logging

@@ -17,7 +17,9 @@ class AlignConfig(LoopConfig):
     """The alignment loop: the four slots, prompts, and how rewards are made."""
 
     policy: str | ComponentSpec | None = Field(None, description="@step or folder of the policy to improve")
-    reference: str | None = Field(None, description="@step or folder the KL is measured to; default: the policy's start")
+    reference: str | None = Field(
+        None, description="@step or folder the KL is measured to; default: the policy's start"
+    )
     reward_source: Annotated[ComponentSpec, SlotOf("reward_source")] = Field(description="what scores completions")
     advantage: Annotated[ComponentSpec, SlotOf("advantage")] = Field(
         ComponentSpec(name="gae"), description="advantage estimator"

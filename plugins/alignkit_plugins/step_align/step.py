@@ -1,11 +1,12 @@
 """The step `align`: builds the four slots and runs the core's loop."""
 
-from itertools import islice
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.loop.loop import AlignmentLoop
+from alignkit.loop.prompts import fitting_prompts
 from alignkit.protocols import Advantage, Critic, Policy, RolloutStage, StepOutput
 from alignkit.records import Prompt
 
@@ -21,17 +22,18 @@ class Align:
 
     def run(self, context: StepContext) -> StepOutput:
         """Run the loop, save the policy (output "" and `policy`) and the critic (`critic`)."""
-        loop = self.build_loop(context)
+        loop, left_out = self.build_loop(context)
         figures = loop.run()
         loop.policy.save(context.folder / "model")
         outputs = {"": "model", "policy": "model"}
         if loop.critic is not None:
             loop.critic.save(context.folder / "critic")
             outputs["critic"] = "critic"
-        return StepOutput(outputs, {self.config.optimizer_stage.name: self._summary(figures)})
+        summary = {**self._summary(figures), "prompts": len(loop.prompts), "prompts_too_long": left_out}
+        return StepOutput(outputs, {self.config.optimizer_stage.name: summary})
 
-    def build_loop(self, context: StepContext) -> AlignmentLoop:
-        """The loop with all its parts."""
+    def build_loop(self, context: StepContext) -> tuple[AlignmentLoop, int]:
+        """The loop with all its parts, and how many prompts were too long for it."""
         config = self.config
         where = f"step {context.step_id}"
         reward_source = context.build("reward_source", config.reward_source)
@@ -44,13 +46,20 @@ class Align:
         stage: RolloutStage = context.build("optimizer_stage", config.optimizer_stage)
         if not hasattr(stage, "update"):
             raise UserError(
-                f"optimizer stage {config.optimizer_stage.name!r} learns from records", where=where, hint="use step: train"
+                f"optimizer stage {config.optimizer_stage.name!r} learns from records",
+                where=where,
+                hint="use step: train",
             )
         policy = context.policy(config.policy)
         reference = context.policy(config.reference or config.policy)
         reference.module.requires_grad_(False)
+        if reference.tokenizer_id != policy.tokenizer_id:
+            raise UserError("the reference has another tokenizer than the policy", where=where, hint="set reference")
+        longest = config.max_prompt_length
+        prompts = fitting_prompts(policy, context.records(config.prompts, "prompts"), longest)
+        eval_prompts = fitting_prompts(policy, self._eval_prompts(context), longest, config.eval_limit)
         advantage: Advantage = context.build("advantage", config.advantage)
-        return AlignmentLoop(
+        loop = AlignmentLoop(
             policy=policy,
             reference=reference,
             critic=self._critic(policy, advantage, context),
@@ -58,12 +67,13 @@ class Align:
             advantage=advantage,
             stage=stage,
             sampler=context.build("sampler", config.sampler),
-            prompts=context.records(config.prompts, "prompts"),
-            eval_prompts=self._eval_prompts(context),
+            prompts=prompts.prompts,
+            eval_prompts=eval_prompts.prompts,
             monitors={name: context.build("reward_source", spec) for name, spec in config.monitor.items()},
             config=config,
             context=context,
         )
+        return loop, prompts.too_long
 
     def _critic(self, policy: Policy, advantage: Advantage, context: StepContext) -> Critic | None:
         if not advantage.needs.critic:
@@ -71,15 +81,10 @@ class Align:
         init = self.config.critic_init
         return policy.critic(None if init is None else context.resolve(init))
 
-    def _eval_prompts(self, context: StepContext) -> list[Prompt]:
+    def _eval_prompts(self, context: StepContext) -> Sequence[Prompt]:
         if self.config.eval_prompts is not None:
-            found = context.records(self.config.eval_prompts, "prompts")
-        else:
-            heldout = context.heldout(self.config.prompts, "prompts")
-            if heldout is None:
-                return []
-            found = heldout
-        return list(islice(found, self.config.eval_limit))
+            return context.records(self.config.eval_prompts, "prompts")
+        return context.heldout(self.config.prompts, "prompts") or []
 
     def _summary(self, figures: dict[str, Any]) -> dict[str, Any]:
         """`reward_start`, `reward_end` and the like for every measured figure; `kl` is that of the end."""

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 class CollectConfig(Config):
     """Completions of the policy, judged by people, a model or a program, as preference pairs."""
 
-    policy: str | ComponentSpec | None = Field(None, description="@step or folder to sample from; default: the recipe's")
+    policy: str | ComponentSpec | None = Field(
+        None, description="@step or folder to sample from; default: the recipe's"
+    )
     prompts: str = Field(description="@step or @step.part with prompts")
     limit: int | None = Field(None, ge=1, description="prompts at most; in later rounds the next ones are taken")
     samples_per_prompt: int = Field(4, ge=2, description="completions of each prompt (K)")
+    max_prompt_length: int | None = Field(
+        None, ge=1, description="tokens; longer prompts are left out and counted in the summary"
+    )
     sampling: Sampling = Field(Sampling(), description="how completions are drawn")
-    sampler: Annotated[ComponentSpec, SlotOf("sampler")] = Field(ComponentSpec(name="hf"), description="what draws them")
+    sampler: Annotated[ComponentSpec, SlotOf("sampler")] = Field(
+        ComponentSpec(name="hf"), description="what draws them"
+    )
     reward_source: Annotated[ComponentSpec, SlotOf("reward_source")] = Field(description="who judges")
     overlap: int = Field(1, ge=1, description="annotators per task")
     heldout: float = Field(0.1, ge=0, lt=1, description="share of prompts whose pairs are kept for measuring")

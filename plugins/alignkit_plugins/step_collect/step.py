@@ -8,7 +8,9 @@ from alignkit.context import HELDOUT, StepContext
 from alignkit.data.store import RecordFile, write_records
 from alignkit.errors import UserError
 from alignkit.feedback import preference_pairs
+from alignkit.files import read_json, write_json
 from alignkit.hooks import notify
+from alignkit.loop.prompts import Fitting, fitting_prompts
 from alignkit.protocols import Policy, Sampler, StepOutput
 from alignkit.records import Candidate, Judgement, PreferencePair, Prompt, Task, content_id
 from alignkit.seeds import derived_seed
@@ -40,16 +42,15 @@ class Collect:
         tasks = list(RecordFile(path, Task))
         judgements: list[Judgement] = list(source.annotate(tasks))
         write_records(context.folder / "judgements.jsonl", judgements)
-        notify(
-            context.manager, "alignkit_judgements", run=context.run, step_id=context.step_id, judgements=judgements
-        )
+        notify(context.manager, "alignkit_judgements", run=context.run, step_id=context.step_id, judgements=judgements)
         return self._write_pairs(tasks, judgements, context)
 
     def _tasks(self, context: StepContext) -> list[Task]:
         config = self.config
         policy = context.policy(config.policy)
         sampler: Sampler = context.build("sampler", config.sampler)
-        prompts = self._prompts(context)
+        prompts, too_long = self._prompts(policy, context)
+        write_json(context.folder / "left_out.json", {"prompts_too_long": too_long})
         context.start_progress(len(prompts), "prompt")
         tasks: list[Task] = []
         for start in range(0, len(prompts), 64):
@@ -58,12 +59,13 @@ class Collect:
             context.log(start + len(chunk), {})
         return tasks
 
-    def _prompts(self, context: StepContext) -> list[Prompt]:
+    def _prompts(self, policy: Policy, context: StepContext) -> Fitting:
         """This round's share of the prompts: with a limit, later rounds ask about new ones, then start over."""
-        everything = context.records(self.config.prompts, "prompts")
+        found = context.records(self.config.prompts, "prompts")
+        everything, too_long = fitting_prompts(policy, found, self.config.max_prompt_length)
         count = min(self.config.limit or len(everything), len(everything))
         first = (context.round - 1) * count
-        return [everything[(first + i) % len(everything)] for i in range(count)]
+        return Fitting([everything[(first + i) % len(everything)] for i in range(count)], too_long)
 
     def _sample(self, policy: Policy, sampler: Sampler, prompts: Sequence[Prompt], seed: int) -> list[Task]:
         K = self.config.samples_per_prompt
@@ -107,6 +109,7 @@ class Collect:
         figures: dict[str, Any] = {
             "source": self.config.reward_source.name,
             "tasks": len(tasks),
+            **read_json(context.folder / "left_out.json"),
             "judgements": len(judgements),
             "not_usable": {k: v for k, v in status.items() if k != "ok"},
             "pairs": len(parts["preferences"]),

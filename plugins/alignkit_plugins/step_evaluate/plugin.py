@@ -21,9 +21,16 @@ class EvaluateConfig(Config):
     against: str = Field(description="@step or folder of the policy it is compared with")
     prompts: str = Field(description="@step or @step.part with prompts that were not trained on")
     limit: int | None = Field(None, ge=1, description="prompts at most")
+    max_prompt_length: int | None = Field(
+        None, ge=1, description="tokens; longer prompts are left out and counted in the summary"
+    )
     sampling: Sampling = Field(Sampling(), description="how completions are drawn")
-    sampler: Annotated[ComponentSpec, SlotOf("sampler")] = Field(ComponentSpec(name="hf"), description="what draws them")
-    judge: Annotated[ComponentSpec, SlotOf("reward_source")] = Field(description="the higher score wins; ties count 1/2")
+    sampler: Annotated[ComponentSpec, SlotOf("sampler")] = Field(
+        ComponentSpec(name="hf"), description="what draws them"
+    )
+    judge: Annotated[ComponentSpec, SlotOf("reward_source")] = Field(
+        description="the higher score wins; ties count 1/2"
+    )
     measure: Annotated[dict[str, ComponentSpec], SlotOf("reward_source")] = Field(
         default_factory=dict, description="further scores that are averaged for both policies"
     )

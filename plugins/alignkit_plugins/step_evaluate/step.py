@@ -1,11 +1,10 @@
 """The step `evaluate`: win rate of one policy over another on the same prompts."""
 
 import json
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 from torch import Tensor
 
 from alignkit.batches import Rollout
@@ -13,8 +12,9 @@ from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.files import atomic_write
 from alignkit.loop.measure import measure
+from alignkit.loop.prompts import fitting_prompts
 from alignkit.loop.rewards import checked_scores
-from alignkit.protocols import Sampler, Scores, StepOutput
+from alignkit.protocols import Policy, Sampler, Scores, StepOutput
 from alignkit.records import Prompt, plain_text
 
 if TYPE_CHECKING:
@@ -28,40 +28,52 @@ class Evaluate:
         self.config = config
 
     def run(self, context: StepContext) -> StepOutput:
-        """Write samples.jsonl and scores.jsonl; the summary's section `policy` has the win rate and the figures."""
+        """Write samples.jsonl; the summary's section `policy` has the win rate and the figures."""
         config = self.config
-        prompts = list(islice(context.records(config.prompts, "prompts"), config.limit))
-        sources: dict[str, Scores] = {"judge": context.build("reward_source", config.judge)}
-        sources |= {name: context.build("reward_source", spec) for name, spec in config.measure.items()}
-        for name, source in sources.items():
+        policy, base_policy = context.policy(config.policy), context.policy(config.against)
+        found = context.records(config.prompts, "prompts")
+        prompts, too_long = fitting_prompts(policy, found, config.max_prompt_length, config.limit)
+        judge: Scores = context.build("reward_source", config.judge)
+        sources: dict[str, Scores] = {n: context.build("reward_source", spec) for n, spec in config.measure.items()}
+        for name, source in (("the judge", judge), *sources.items()):
             if not hasattr(source, "score"):
                 raise UserError(f"{name} gives no scores", where=f"step {context.step_id}", hint="use a scoring source")
         sampler: Sampler = context.build("sampler", config.sampler)
         context.start_progress(2, "policy")
-        before, base = self._measure(config.against, None, sampler, prompts, sources, context)
+        before, base = self._measure(base_policy, None, sampler, prompts, sources, context)
         context.log(1, {})
-        after, new = self._measure(config.policy, config.against, sampler, prompts, sources, context)
+        after, new = self._measure(policy, base_policy, sampler, prompts, sources, context)
         context.log(2, {})
-        scores = [checked_scores(sources["judge"], r) for r in (base, new)]
+        # The judge is asked once per completion: it may be slow, cost money and change its mind.
+        scores = [checked_scores(judge, r) for r in (base, new)]
+        before["judge"], after["judge"] = (float(s.mean()) for s in scores)
         self._write_samples(context, base, new, scores)
         rate = win_rate(scores[1], scores[0], config.resamples, context.seed)
         return StepOutput(
             {"": "samples.jsonl"},
-            {"policy": {"win_rate": rate, "kl": after.pop("kl", None), "before": before, "after": after}},
+            {
+                "policy": {
+                    "win_rate": rate,
+                    "kl": after.pop("kl", None),
+                    "before": before,
+                    "after": after,
+                    "prompts_too_long": too_long,
+                }
+            },
         )
 
     def _measure(
         self,
-        policy: Any,
-        reference: str | None,
+        policy: Policy,
+        reference: Policy | None,
         sampler: Sampler,
         prompts: list[Prompt],
         sources: dict[str, Scores],
         context: StepContext,
     ) -> tuple[dict[str, float], Rollout]:
         return measure(
-            context.policy(policy),
-            None if reference is None else context.policy(reference),
+            policy,
+            reference,
             sampler,
             prompts,
             self.config.sampling,
@@ -85,12 +97,18 @@ class Evaluate:
 
 
 def win_rate(after_B: Tensor, before_B: Tensor, resamples: int, seed: int) -> dict[str, float]:
-    """Share of prompts on which `after` scores higher, ties 1/2, with a 95 % percentile bootstrap over prompts."""
+    """Share of prompts on which `after` scores higher, ties 1/2, with a 95 % percentile bootstrap over prompts.
+
+    If all prompts are won or all lost, the interval is the exact binomial one (Clopper and Pearson 1934).
+    """
     difference = (after_B - before_B).numpy()
     points = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, 0.5))
     mean = float(points.mean())
-    if len(points) < 2 or points.min() == points.max():
-        return {"mean": mean, "low": mean, "high": mean, "n": len(points)}
+    if points.min() == points.max():
+        # Resampling equal points gives no width; for all won or all lost the exact binomial interval does.
+        exact = None if mean == 0.5 else binomtest(round(points.sum()), len(points)).proportion_ci()
+        low, high = (mean, mean) if exact is None else (float(exact.low), float(exact.high))
+        return {"mean": mean, "low": low, "high": high, "n": len(points)}
     interval = bootstrap(
         (points,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed)
     ).confidence_interval

@@ -22,7 +22,9 @@ class Train:
         name = self.config.optimizer_stage.name
         if not hasattr(stage, "fit"):
             raise UserError(
-                f"optimizer stage {name!r} learns from rollouts", where=f"step {context.step_id}", hint="use step: align"
+                f"optimizer stage {name!r} learns from rollouts",
+                where=f"step {context.step_id}",
+                hint="use step: align",
             )
         data = context.records(self.config.data, stage.reads)
         named = self.config.eval_data

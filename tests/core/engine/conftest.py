@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
@@ -14,7 +14,7 @@ from alignkit.components import Config
 from alignkit.engine import run_recipe
 from alignkit.manager import PluginManager, PluginStatus
 from alignkit.protocols import StepOutput
-from alignkit.recipe import load_recipe
+from alignkit.recipe import Volatile, load_recipe
 
 
 class WriteConfig(Config):
@@ -22,6 +22,7 @@ class WriteConfig(Config):
 
     text: str = Field("hello", description="what the file says")
     file: str | None = Field(None, description="an input file")
+    growing: Annotated[str | None, Volatile()] = Field(None, description="a file that may grow")
     source: str | None = Field(None, description="@id of a step whose text comes first")
     makes_policy: bool = Field(False, description="the result counts as a policy")
     rows: int = Field(0, description="rows of metrics")

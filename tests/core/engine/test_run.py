@@ -83,7 +83,7 @@ def test_a_new_plugin_version_is_a_change(bench: Any, monkeypatch: pytest.Monkey
         return manager
 
     monkeypatch.setattr(bench, "manager", newer)
-    with pytest.raises(UserError, match="test-dist:write of step 'a' changed from '1.0' to '2.0'"):
+    with pytest.raises(UserError, match=r"test-dist:write of step 'a' changed from '1.0' to '2.0'"):
         bench.run()
 
 
@@ -119,7 +119,7 @@ def test_from_with_a_change_before_it_changes_nothing(bench: Any) -> None:
     bench.recipe(A, B, C)
     bench.run()
     before = bench.files()
-    with pytest.raises(UserError, match="options.text of step 'a' changed"):
+    with pytest.raises(UserError, match=r"options\.text of step 'a' changed"):
         bench.run("a.text=new", start_from="c")
     assert bench.files() == before
     with pytest.raises(UserError, match="no step 'nobody' in the recipe"):
@@ -169,6 +169,17 @@ def test_an_input_file_with_other_content_is_noticed(bench: Any) -> None:
         bench.run()
 
 
+def test_a_file_that_may_grow_is_no_input(bench: Any) -> None:
+    file = bench.folder / "judgements.jsonl"
+    file.write_text("one")
+    bench.recipe(f"id: a, step: write, growing: {file}")
+    bench.run()
+    file.write_text("one\ntwo")
+    bench.run()
+    assert bench.runs() == ["a/1"]
+    assert bench.json("r1/01-a/manifest.json")["identity"]["files"] == {}
+
+
 def test_a_folder_called_like_a_component_is_no_input(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(bench.folder)
     (bench.folder / "write").mkdir()
@@ -208,7 +219,9 @@ def test_inserted_moved_or_removed_steps_are_refused(steps: tuple[str, ...], ben
         bench.run()
     assert "name=NEW" in str(caught.value.hint)
     after = bench.files()
-    assert {k: v for k, v in after.items() if k != "small.yaml"} == {k: v for k, v in before.items() if k != "small.yaml"}
+    assert {k: v for k, v in after.items() if k != "small.yaml"} == {
+        k: v for k, v in before.items() if k != "small.yaml"
+    }
 
 
 def test_an_inserted_step_with_from(bench: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from alignkit.errors import Fault
 from alignkit.loop.config import KLConfig, LoopConfig, MissingStopConfig
 from alignkit.loop.logprobs import rollout_logprobs, rollout_values
 from alignkit.loop.loop import AlignmentLoop
@@ -102,6 +103,19 @@ class TestExperience:
             assert not getattr(experience, name)[~rollout.mask_BT].any()
 
 
+class TestReward:
+    def test_a_plugin_that_shapes_scores_to_nan_is_a_fault(
+        self, context: Any, pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loop = make_loop(context, *pair)
+        rollout = make_rollout(pair[0], ["a", "b"], [[40, 41], [42]])
+        assert loop.reward(rollout).tolist() == [float(len(t)) for t in rollout.texts]
+        spoiled = torch.tensor([1.0, float("nan")])
+        monkeypatch.setattr("alignkit.loop.loop.shape_scores", lambda *arguments: spoiled)
+        with pytest.raises(Fault, match="alignkit_shape_scores scored 1 of 2 completions as not finite"):
+            loop.reward(rollout)
+
+
 class TestLogProbs:
     def test_do_not_depend_on_micro_batches_and_leave_no_gradient(self, context: Any, policy: Any) -> None:
         rollout = make_rollout(policy, ["the film is", "a", "I"], [[40, 41], [42, 43, 44, 45, 46], [47]])
@@ -153,6 +167,8 @@ class TestMeasure:
         for restricted in ({"temperature": 0}, {"top_k": 3}, {"top_p": 0.9}):
             assert "kl" not in figures(**restricted)
             assert "letters" in figures(**restricted)
+        reference.tokenizer_id = "another"
+        assert "kl" not in figures()
 
     def test_the_kl_estimate_agrees_with_the_exact_kl_of_one_token(self, context: Any, pair: tuple[Any, Any]) -> None:
         policy, reference = pair

@@ -56,6 +56,24 @@ class TestScores:
         again = SequenceScorer.load(str(tmp_path / "saved"), torch.device("cpu"))
         assert torch.equal(again.score_rows(rows), ours)
 
+    def test_the_tokenizers_padding_side_does_not_matter(self, scorer: SequenceScorer) -> None:
+        rows = random_ids()
+        scores = []
+        for side in ("left", "right"):
+            scorer.encoder.tokenizer.padding_side = side
+            scores.append(scorer.score_rows(rows))
+        assert torch.equal(*scores)
+
+    def test_transformers_on_the_left_padded_folder_agrees_too(self, scorer: SequenceScorer) -> None:
+        rows = [[*r, scorer.encoder.end_id] for r in random_ids()]
+        width = max(map(len, rows))
+        ids = torch.tensor([[scorer.encoder.pad_id] * (width - len(r)) + r for r in rows])
+        mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows])
+        with torch.no_grad():
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            theirs = scorer.module.eval()(ids, attention_mask=mask, position_ids=positions).logits.squeeze(-1)
+        assert torch.allclose(theirs, scorer.score_rows(rows), atol=1e-5)
+
     def test_the_pad_token_as_a_real_last_token_is_read(self, scorer: SequenceScorer) -> None:
         row = random_ids([6])[0]
         assert scorer.score_rows([[*row, scorer.encoder.pad_id]])[0] != scorer.score_rows([row])[0]
@@ -149,6 +167,11 @@ class TestCritic:
         batch = TokenBatch.from_rows(random_rows(300, LENGTHS), 0)
         assert not critic.values(batch).any()
         assert torch.allclose(hidden_states(critic.module, batch), hidden_states(reward.module, batch))
+
+    def test_a_reward_model_with_another_tokenizer_is_refused(self, tmp_path: Path) -> None:
+        make_scorer(tmp_path / "reward", tokenizer=make_tokenizer(chat=True)).save(tmp_path / "reward")
+        with pytest.raises(UserError, match="another tokenizer than the policy"):
+            make_policy("llama").critic(tmp_path / "reward")
 
 
 class TestBackbone:

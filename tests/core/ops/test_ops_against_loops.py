@@ -69,6 +69,7 @@ class TestPolicyLoss:
         loss, diagnostics = policy_loss(logp, old, advantages, low, high)
         gradient = torch.autograd.grad(loss.sum(), logp)[0]
         loss, logp = loss.detach(), logp.detach()
+        diagnostics = {name: value.detach() for name, value in diagnostics.items()}
         for i in range(n):
             a = float(advantages[i])
             rho = math.exp(float(logp[i]) - float(old[i]))

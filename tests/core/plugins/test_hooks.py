@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from alignkit import Fault, UserError, hookimpl
+from alignkit.components import KINDS
 from alignkit.hooks import notify, shape_scores
 from alignkit.hookspecs import HOOKSPEC_CLASSES, REGISTRATION_HOOKS
-from alignkit.components import KINDS
 from alignkit.manager import PluginManager, PluginStatus
 
 
@@ -23,7 +23,7 @@ def manager_with(**plugins: Any) -> PluginManager:
     return manager
 
 
-def scores_plugin(function: Any, **marks: bool) -> Any:
+def scores_plugin(function: Any, **marks: Any) -> Any:
     """A plugin that changes scores by `function`."""
 
     def alignkit_shape_scores(scores_B: torch.Tensor) -> Any:
@@ -102,7 +102,7 @@ def test_every_kind_has_its_hook_and_every_hook_a_docstring() -> None:
     assert set(REGISTRATION_HOOKS) == set(KINDS)
     hooks = [(n, f) for spec in HOOKSPEC_CLASSES for n, f in vars(spec).items() if n.startswith("alignkit_")]
     assert len(hooks) == 24
-    assert {n for n in REGISTRATION_HOOKS.values()} <= {n for n, _ in hooks}
+    assert set(REGISTRATION_HOOKS.values()) <= {n for n, _ in hooks}
     assert [n for n, f in hooks if not (f.__doc__ or "").strip()] == []
 
 

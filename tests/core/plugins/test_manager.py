@@ -1,5 +1,6 @@
-"""Plugins are loaded alone: a broken one is named with its distribution, version and reason, and breaks nothing else."""
+"""Plugins are loaded alone: a broken one is named with distribution, version and reason, and breaks nothing else."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,7 +37,10 @@ def builtins(manager: PluginManager) -> list[PluginStatus]:
 
 
 BROKEN = {
-    "import error": ("import no_such_module_anywhere\n", "ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
+    "import error": (
+        "import no_such_module_anywhere\n",
+        "ModuleNotFoundError: No module named 'no_such_module_anywhere'",
+    ),
     "syntax error": ("def broken(:\n", "SyntaxError"),
     "exit at import": ("import sys\nsys.exit('needs a GPU')\n", "SystemExit: needs a GPU"),
     "wrong argument": (HEAD + "@hookimpl\ndef alignkit_run_start(rum):\n    pass\n", "rum"),
@@ -204,6 +208,14 @@ def test_disable_by_plugin_or_distribution(install: Install, load: Load) -> None
         assert manager.left_out == {"some_mod": "plugins.disable"}
         assert "gae" in manager.names("advantage")
     assert load(disable=["alignkit"]).names("advantage") == ["some"]
+
+
+def test_disabling_what_is_not_there_is_said(
+    load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("alignkit"), "propagate", True)
+    load(disable=["Reward_Humann", "reward.human"])
+    assert caplog.messages == ["plugins.disable names Reward_Humann, and no such plugin is installed"]
 
 
 def test_order_is_builtins_first_then_sorted(install: Install, load: Load) -> None:

@@ -19,7 +19,12 @@ UNKNOWN_KEYS = {
     "policy": ("  init: {", "  intit: {", "small.yaml:10", "policy.intit (did you mean 'init'?)"),
     "inside policy": ("vocab_size", "vocab_sice", "small.yaml:11", "tokenizer.vocab_sice (did you mean 'vocab_size'?)"),
     "step": ('    policy: "', '    polcy: "', "small.yaml:22", "steps.2.polcy (did you mean 'policy'?)"),
-    "step's own keys": ("    data: ", "    each_rond: true\n    data: ", "small.yaml:19", "(did you mean 'each_round'?)"),
+    "step's own keys": (
+        "    data: ",
+        "    each_rond: true\n    data: ",
+        "small.yaml:19",
+        "(did you mean 'each_round'?)",
+    ),
     "component": ("rows: 100", "rwos: 100", "small.yaml:15", "(did you mean 'rows'?)"),
     "name of a step": ("    data: ", "    name: x\n    data: ", "small.yaml:19", "unknown key name"),
     "sampling": ("temperature:", "temprature:", "small.yaml:26", "(did you mean 'temperature'?)"),
@@ -67,7 +72,12 @@ BAD_VALUES = {
     "same id": ("id: sft", "id: corpus", "small.yaml", "step id 'corpus' is used twice"),
     "id is reserved": ("id: sft", "id: latest", "small.yaml:16", "a meaning of its own"),
     "id of a key": ("id: sft", "id: policy", "small.yaml:16", "a meaning of its own"),
-    "vars a list": ("  judge: film_taste\n  rate: 1e-3\n  empty: null\n", "  - x\n", "small.yaml:4", "vars is a mapping"),
+    "vars a list": (
+        "  judge: film_taste\n  rate: 1e-3\n  empty: null\n",
+        "  - x\n",
+        "small.yaml:4",
+        "vars is a mapping",
+    ),
     "steps empty": ("steps:\n", "steps: []\nvarz:\n", "small.yaml", "steps: Tuple should have at least 1 item"),
 }
 

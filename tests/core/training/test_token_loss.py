@@ -101,6 +101,16 @@ class TestNothingToTrainOn:
             accumulate_token_loss(llama, [Row([7, 8], [False, False])], 100, context)
 
 
+class TestRoom:
+    def test_rows_longer_than_the_context_are_the_users_mistake(self, policy: Any, context: Any) -> None:
+        with pytest.raises(UserError, match="longest row has 129 tokens and the model 128 positions"):
+            fit_tokens(policy, random_rows(300, [5, 129]), [], TokenTrainingConfig(lr=1e-3), context)
+
+    def test_packed_rows_count_by_their_documents(self, policy: Any, context: Any) -> None:
+        packed = pack(random_rows(300, [100, 100, 90]), 200)  # with padding behind position 128
+        assert fit_tokens(policy, packed, [], TokenTrainingConfig(lr=1e-3), context)["steps"] == 1
+
+
 class TestFit:
     def test_the_logged_loss_is_that_before_each_step_and_training_lowers_it(self, llama: Any, context: Any) -> None:
         rows = random_rows(300, [12] * 8)

@@ -1,6 +1,7 @@
 """The reward model's loss is the average over the pairs of a ranking, then over rankings, however it is batched."""
 
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from alignkit.ops import Ops
 from alignkit.protocols import FitTask
 from alignkit.records import PreferencePair
 from alignkit_plugins.optim_reward_model.config import RewardModelConfig
-from alignkit_plugins.optim_reward_model.groups import Group, make_groups
+from alignkit_plugins.optim_reward_model.groups import Group, make_groups, micro_groups
 from alignkit_plugins.optim_reward_model.stage import (
     RewardModelStage,
     accumulate_pair_loss,
@@ -169,6 +170,18 @@ class TestGroups:
             make_groups(pairs, scorer.row, 40, "error", "x")
 
 
+def test_micro_batches_of_groups_stay_within_the_padded_budget() -> None:
+    generator = random.Random(0)
+    groups = [Group([[7] * generator.randrange(1, 40) for _ in range(generator.randrange(2, 6))]) for _ in range(60)]
+    groups.append(Group([[7] * 300] * 4))  # too large for any budget: goes alone
+    found = list(micro_groups(groups, 400))
+    assert sorted(i for batch in found for i in batch) == list(range(61))
+    for batch in found:
+        rows = [row for i in batch for row in groups[i].rows]
+        assert len(batch) == 1 or max(map(len, rows)) * len(rows) <= 400
+    assert max(map(len, found)) > 2
+
+
 class FixedScores:
     """Scores by a table of rows, for the accuracy."""
 
@@ -243,6 +256,11 @@ class TestFit:
         with torch.no_grad():
             theirs = float(plain.eval()(torch.tensor([row])).logits)
         assert theirs == pytest.approx(float(scorer.score_rows([row])[0]), abs=1e-5)
+
+    def test_rows_longer_than_the_context_are_the_users_mistake(self, context: Any, tmp_path: Path) -> None:
+        long = PreferencePair(prompt="p", chosen=" long" * 60, rejected="y")
+        with pytest.raises(UserError, match=r"the longest row has \d+ tokens and the model 128 positions"):
+            self.fit(tmp_path, context, [long])
 
     def test_without_a_language_model_to_start_from_it_says_so(self, context: Any) -> None:
         with pytest.raises(UserError, match="starts from a language model"):

@@ -1,5 +1,6 @@
 """Demonstrations become rows with the loss on the completion only; long rows are counted; packing keeps all."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_packing_keeps_every_token_target_and_position(llama: Any) -> None:
     for row in packed:
         assert row.positions is not None
         starts = [n for n, p in enumerate(row.positions) if p == 0] + [len(row.ids)]
-        for a, b in zip(starts, starts[1:], strict=False):
+        for a, b in pairwise(starts):
             assert list(row.positions[a:b]) == list(range(b - a))
             pieces.append(Row(row.ids[a:b], row.target[a:b]))
     assert sorted(pieces) == sorted(Row(r.ids, r.target) for r in rows)

@@ -1,7 +1,7 @@
 """The reward model reads a completion as training did: the cut text, closed by one stop token."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def canonical(policy: Any, texts: list[str], ends: list[list[int]]) -> Rollout:
 
 
 class TestSameTokenizer:
-    texts = [" won me over", " is long", " is warm and slow"]
+    texts: ClassVar[list[str]] = [" won me over", " is long", " is warm and slow"]
 
     def test_the_score_is_that_of_the_text_alone(self, source: RewardModelSource, llama: Any) -> None:
         end = llama.encoder.end_id

@@ -41,3 +41,15 @@ def test_the_same_seed_gives_the_same_interval_and_swapping_gives_the_rest() -> 
 def test_if_all_is_tied_the_rate_is_one_half() -> None:
     rate = win_rate(torch.ones(10), torch.ones(10), 200, 0)
     assert (rate["mean"], rate["low"], rate["high"]) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("n", [1, 10])
+def test_if_all_is_won_or_lost_the_interval_is_the_exact_binomial_one(n: int) -> None:
+    """Clopper and Pearson: the bound b with b ** n = 0.025."""
+    bound = 0.025 ** (1 / n)
+    won = win_rate(torch.ones(n), torch.zeros(n), 200, 0)
+    assert (won["mean"], won["high"]) == (1.0, 1.0)
+    assert won["low"] == pytest.approx(bound)
+    lost = win_rate(torch.zeros(n), torch.ones(n), 200, 0)
+    assert (lost["mean"], lost["low"]) == (0.0, 0.0)
+    assert lost["high"] == pytest.approx(1 - bound)
