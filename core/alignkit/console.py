@@ -15,9 +15,7 @@ def console() -> Console:
 
 def set_up_logging(verbose: bool = False) -> None:
     """Log lines through the shared console."""
-    handler = RichHandler(
-        console=console(), show_level=False, show_path=False, markup=False, log_time_format="%X"
-    )
+    handler = RichHandler(console=console(), show_level=False, show_path=False, markup=False, log_time_format="%X")
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("alignkit")
     logger.handlers = [handler]

@@ -103,9 +103,7 @@ class StepContext(BuildContext):
         """The records `reference` names. `@id` alone means that step's `part`, `@id.other` another part."""
         path = self._part(reference, part)
         if not path.is_file():
-            raise UserError(
-                f"{reference} has no {part}", where=f"step {self.step_id}", hint="name another step"
-            )
+            raise UserError(f"{reference} has no {part}", where=f"step {self.step_id}", hint="name another step")
         found: RecordFile[Any] = RecordFile(path, PARTS[part])
         if len(found) == 0:
             raise UserError(f"{reference} has no {part}: the file is empty", where=path)

@@ -76,9 +76,7 @@ def _check_candidates(task: Task, judgements: Iterable[Judgement]) -> None:
     for judgement in judgements:
         for id in judged_candidates(judgement):
             if id not in known:
-                raise UserError(
-                    f"candidate {id!r} is not in task {task.id!r}", where=f"judgement {judgement.id}"
-                )
+                raise UserError(f"candidate {id!r} is not in task {task.id!r}", where=f"judgement {judgement.id}")
 
 
 def _voted_pairs(

@@ -140,9 +140,7 @@ class Transform:
     """
 
     @hookspec
-    def alignkit_shape_scores(
-        self, run: "RunInfo", rollout: "Rollout", scores_B: "Tensor"
-    ) -> "Tensor | None":
+    def alignkit_shape_scores(self, run: "RunInfo", rollout: "Rollout", scores_B: "Tensor") -> "Tensor | None":
         """Change the scores of a batch of completions, before KL and other penalties. Shape [B]."""
 
 

@@ -122,10 +122,8 @@ class PluginManager:
         self.plugins.append(status)
         try:
             plugin = entry.load()
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # a module may call sys.exit when something it needs is missing
+        # A module may call sys.exit when something it needs is missing.
+        except (Exception, SystemExit) as error:
             status.problem = f"import of {entry.value} failed: {type(error).__name__}: {error}"
             return
         self.register(plugin, status)
@@ -143,7 +141,6 @@ class PluginManager:
         except Exception as error:
             status.problem = f"{type(error).__name__}: {error}"
         if status.problem is not None:
-            status.components = []
             if self._pluggy.get_plugin(name) is plugin:
                 self._pluggy.unregister(plugin)
             return

@@ -69,8 +69,11 @@ class Policy(Protocol):
         """Hidden states that predict the target tokens, [N, H], and the vocabulary projection."""
         ...
 
-    def critic(self, init: str | Path | None) -> Critic:
-        """A critic with its value head at zero; backbone from this policy, or a reward model's folder `init`."""
+    def critic(self, init: str | Path | None, keep_head: bool = False) -> Critic:
+        """A critic; backbone from this policy, or from a reward model's folder `init`, whose head `keep_head` keeps.
+
+        Otherwise the value head starts at zero.
+        """
         ...
 
     def save(self, folder: Path) -> None:

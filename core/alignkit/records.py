@@ -54,11 +54,7 @@ class Prompt(Record):
     @model_validator(mode="before")
     @classmethod
     def _default_id(cls, data: Any) -> Any:
-        if (
-            isinstance(data, dict)
-            and not data.get("id")
-            and isinstance(data.get("prompt"), str | tuple | list)
-        ):
+        if isinstance(data, dict) and not data.get("id") and isinstance(data.get("prompt"), str | tuple | list):
             prompt = data["prompt"]
             whole = prompt if isinstance(prompt, str) else tuple(Message.model_validate(m) for m in prompt)
             data = {**data, "id": content_id(whole)}
@@ -80,9 +76,7 @@ class Sampling(Record):
 
     temperature: float = Field(1.0, ge=0.0, le=100.0, description="0 is greedy decoding")
     top_k: int = Field(0, ge=0, description="keep the k most probable tokens; 0 keeps all")
-    top_p: float = Field(
-        1.0, gt=0.0, le=1.0, description="keep the smallest set with this probability; 1 keeps all"
-    )
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="keep the smallest set with this probability; 1 keeps all")
     max_length: int = Field(64, ge=1, description="completion tokens at most")
     max_words: int | None = Field(
         None,

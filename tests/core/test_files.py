@@ -81,6 +81,7 @@ def test_json_has_no_nan_and_python_numbers_only(tmp_path: Path) -> None:
     data[1].pop(4)
     write_json(tmp_path / "f.json", data)
     assert read_json(tmp_path / "f.json") == {"1": [None, None, 0.5, 2, True, None, "ä", [1]]}
+    assert type(read_json(tmp_path / "f.json")["1"][3]) is int
     assert "NaN" not in (tmp_path / "f.json").read_text()
     assert json_safe(True) is True
     json.dumps(json_safe(data[1]))

@@ -22,6 +22,8 @@ def step_identity(
     _collect(manager, "step", step.component, components, volatile)
     _collect(manager, "policy", recipe.policy, components, volatile)
     files = path_fingerprints({"options": step.options, "policy": recipe.policy.options})
+    # A folder that happens to be called `sft` is no input of the stage `sft`.
+    names = {reference.rpartition(":")[2] for reference in components}
     return {
         "options": options,
         "policy": policy,
@@ -30,7 +32,7 @@ def step_identity(
         "precision": recipe.precision,
         "components": components,
         "inputs": inputs,
-        "files": {path: mark for path, mark in files.items() if path not in volatile},
+        "files": {path: mark for path, mark in files.items() if path not in volatile | names},
     }
 
 
@@ -54,13 +56,9 @@ def input_references(recipe: Recipe, step: StepSpec) -> list[str]:
 
 
 def path_fingerprints(data: Any) -> dict[str, str]:
-    """Fingerprint of every existing file or folder that a text in `data` names.
-
-    Names of components are left out: a folder that happens to be called `data` is no input of the format `data`.
-    """
+    """Fingerprint of every existing file or folder that a text in `data` names."""
     if isinstance(data, dict):
-        values = [value for key, value in data.items() if key != "name"]
-        return {k: v for value in values for k, v in path_fingerprints(value).items()}
+        return {k: v for value in data.values() for k, v in path_fingerprints(value).items()}
     if isinstance(data, list | tuple):
         return {k: v for value in data for k, v in path_fingerprints(value).items()}
     if not isinstance(data, str) or not data or data.startswith("@") or len(data) > 4096 or "\n" in data:

@@ -42,7 +42,7 @@ def load(auto_class: Any, path: str, **options: Any) -> Any:
     _be_quiet()
     try:
         return auto_class.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         first = str(error).strip().split("\n")[0]
         raise UserError(f"cannot load the model: {first}", where=path, hint="a local folder works offline") from None
 

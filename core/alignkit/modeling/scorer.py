@@ -4,7 +4,7 @@ The folder is a plain one-label sequence classifier for transformers. Scores are
 each row, told by the mask and not by comparing ids with the pad id, so that pad may equal the end token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,17 @@ class SequenceScorer:
         self.encoder = encoder
 
     @classmethod
-    def load(cls, path: str, device: torch.device, dtype: str = "float32", **options: Any) -> "SequenceScorer":
-        """Load a saved scorer, or the backbone of a language model with a new head."""
+    def load(
+        cls, path: str, device: torch.device, overrides: Mapping[str, Any] | None = None
+    ) -> "SequenceScorer":
+        """Load a saved scorer, or the backbone of a language model with a new head; weights in float32.
+
+        `overrides` change fields of the model's config, such as dropout rates.
+        """
         from transformers import AutoModelForSequenceClassification
 
         module = folders.load(
-            AutoModelForSequenceClassification, path, num_labels=1, dtype=getattr(torch, dtype), **options
+            AutoModelForSequenceClassification, path, num_labels=1, dtype=torch.float32, **(overrides or {})
         )
         scorer = cls(module.to(device), folders.load_encoder(path, module))
         scorer.module.config.pad_token_id = scorer.encoder.pad_id

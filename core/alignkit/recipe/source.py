@@ -98,11 +98,8 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
 def _scalar(node: yaml.Node, file: str) -> Any:
     try:
         return _Loader("").construct_object(node, deep=True)
-    except (
-        yaml.YAMLError,
-        ValueError,
-        KeyError,
-    ) as error:  # `!!int x` is a ValueError, `!!bool x` a KeyError
+    except (yaml.YAMLError, ValueError, KeyError) as error:
+        # `!!int x` is a ValueError, `!!bool x` a KeyError
         where = f"{file}:{node.start_mark.line + 1}"
         raise UserError(f"value not understood: {getattr(error, 'problem', error)}", where=where) from None
 

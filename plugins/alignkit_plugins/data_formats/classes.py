@@ -1,5 +1,6 @@
 """Preference pairs from labelled texts: of two texts with different labels the higher one is chosen."""
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,9 @@ class ClassesConfig(Config):
     text_field: str = Field("text", description="column with the text")
     label_field: str = Field("label", description="column with the label, a number; higher is better")
     pairs: int = Field(ge=1, description="how many different pairs to draw")
+    scale: float | None = Field(
+        None, gt=0, description="soft labels: p = sigmoid(scale * difference of labels); null: the higher one is better"
+    )
     seed: int = Field(0, description="seed of the drawing")
 
 
@@ -56,7 +60,13 @@ class ClassesFormat:
                     continue
             misses = 0
             drawn.add((better, worse))
-            yield "preferences", PreferencePair(prompt="", chosen=texts[better][0], rejected=texts[worse][0])
+            p = self._probability(texts[better][1] - texts[worse][1])
+            yield "preferences", PreferencePair(prompt="", chosen=texts[better][0], rejected=texts[worse][0], p=p)
+
+    def _probability(self, difference: float) -> float:
+        """Bradley-Terry with the labels as utilities, or certainty."""
+        scale = self._config.scale
+        return 1.0 if scale is None else 1 / (1 + math.exp(-scale * difference))
 
     def _add(self, row: dict[str, object], where: str) -> None:
         name = self._config.text_field

@@ -19,5 +19,8 @@ class RewardModelConfig(OptimizerConfig):
     centering: float = Field(
         0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2) (Eisenstein et al. 2023)"
     )
+    overrides: dict[str, int | float | bool | str] = Field(
+        default_factory=dict, description="fields of the model's own config changed for training, as attention_dropout"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the last hidden state while training")
     log_every: int = Field(10, ge=1, description="optimizer steps per row of metrics")

@@ -36,7 +36,7 @@ class RewardModelStage:
             raise UserError("reward_model starts from a language model", where="policy", hint="set policy: '@sft'")
         context = task.context
         torch.manual_seed(context.seed)
-        scorer = SequenceScorer.load(task.model_path, context.device)
+        scorer = SequenceScorer.load(task.model_path, context.device, overrides=self.config.overrides)
         scorer.init_head(torch.Generator().manual_seed(context.seed))
         data = self._groups(scorer, task.data)
         if not data.groups:

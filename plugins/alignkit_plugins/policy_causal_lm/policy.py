@@ -69,8 +69,8 @@ class CausalLM:
         scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
         return Head(output.weight, output.bias, getattr(config, "final_logit_softcapping", None), scale)
 
-    def critic(self, init: str | Path | None) -> SequenceScorer:
-        """A critic with a zero head; the backbone is this policy's (a copy) or that of the folder `init`."""
+    def critic(self, init: str | Path | None, keep_head: bool = False) -> SequenceScorer:
+        """A critic; the backbone is this policy's (a copy) or that of the folder `init`, whose head can be kept."""
         from transformers import AutoModelForSequenceClassification
 
         if init is not None:
@@ -89,7 +89,8 @@ class CausalLM:
             scorer.module.base_model.load_state_dict(self.module.base_model.state_dict())
             # Only for readers of the folder; set earlier, it would keep that token's embedding from learning.
             scorer.module.config.pad_token_id = self.encoder.pad_id
-        scorer.init_head(None)
+        if init is None or not keep_head:
+            scorer.init_head(None)
         return scorer
 
     def save(self, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Registers the step `align`."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,12 +34,17 @@ class AlignConfig(LoopConfig):
     eval_prompts: str | None = Field(None, description="prompts for measurements; default: those held back")
     eval_limit: int = Field(256, ge=1, description="prompts used for measurements, from the start of the file")
     critic_init: str | None = Field(None, description="@step of a reward model whose backbone the critic starts from")
+    critic_head: Literal["zero", "reward_model"] = Field(
+        "zero", description="the critic's head: new at zero, or that of critic_init, which already predicts scores"
+    )
     monitor: Annotated[dict[str, ComponentSpec], SlotOf("reward_source")] = Field(
         default_factory=dict, description="further reward sources that are measured, never trained on"
     )
 
     @model_validator(mode="after")
-    def _sampled(self) -> Self:
+    def _consistent(self) -> Self:
+        if self.critic_head == "reward_model" and self.critic_init is None:
+            raise ValueError("critic_head: reward_model needs critic_init")
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature must be above 0: a greedy policy has no log-probs to improve")
         return self

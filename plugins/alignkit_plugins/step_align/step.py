@@ -79,7 +79,7 @@ class Align:
         if not advantage.needs.critic:
             return None
         init = self.config.critic_init
-        return policy.critic(None if init is None else context.resolve(init))
+        return policy.critic(None if init is None else context.resolve(init), self.config.critic_head == "reward_model")
 
     def _eval_prompts(self, context: StepContext) -> Sequence[Prompt]:
         if self.config.eval_prompts is not None:

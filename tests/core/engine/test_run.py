@@ -182,11 +182,12 @@ def test_a_file_that_may_grow_is_no_input(bench: Any) -> None:
 
 def test_a_folder_called_like_a_component_is_no_input(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(bench.folder)
-    (bench.folder / "write").mkdir()
-    (bench.folder / "stub").mkdir()
-    bench.recipe(A)
+    names = ("write", "stub", "gae")
+    for name in names:
+        (bench.folder / name).mkdir()
+    bench.recipe(A + ", inner: gae")
     bench.run()
-    for name in ("write", "stub"):
+    for name in names:
         (bench.folder / name / "file.txt").write_text("x")
     bench.run()
     assert bench.runs() == ["a/1"]

@@ -80,9 +80,9 @@ def test_tryfirst_and_trylast_mean_what_they_say() -> None:
     manager = manager_with(
         last=scores_plugin(lambda s: s * 100, trylast=True),
         middle=scores_plugin(lambda s: s + 1),
-        first=scores_plugin(lambda s: s - 1, tryfirst=True),
+        first=scores_plugin(lambda s: s * 2, tryfirst=True),
     )
-    assert shaped(manager, 0.0, 5.0) == [0.0, 500.0]
+    assert shaped(manager, 0.0, 5.0) == [100.0, 1100.0]
 
 
 def test_a_failing_transform_stops_the_run_with_the_plugins_name() -> None:
