@@ -100,9 +100,7 @@ def test_a_surrogate_pair_and_an_escaped_backslash_are_no_damage() -> None:
 
 def test_a_cut_gzip_file_is_named_with_the_line(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.gz"
-    whole = gzip.compress(
-        jsonl([{"n": n, "noise": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(2000)])
-    )
+    whole = gzip.compress(jsonl([{"n": n, "noise": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(2000)]))
     path.write_bytes(whole[: len(whole) // 2])
     rows, bad = everything(path)
     assert rows[0]["n"] == 0
@@ -151,9 +149,7 @@ def test_an_array_is_the_same_however_it_is_cut_into_pieces(
 
 
 @given(rows=st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=9)), max_size=8))
-def test_what_json_writes_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
-) -> None:
+def test_what_json_writes_is_read_back(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
     rows = json.loads(json.dumps(rows).replace("\\u0000", "."))
     path = tmp_path_factory.mktemp("lines") / "x.jsonl"
     path.write_bytes(jsonl(rows))
@@ -181,9 +177,7 @@ def test_parquet_rows_and_a_damaged_file(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "x.parquet"
-    parquet.write_table(
-        pyarrow.Table.from_pylist([{"a": n, "m": [{"role": "user"}]} for n in range(3000)]), path
-    )
+    parquet.write_table(pyarrow.Table.from_pylist([{"a": n, "m": [{"role": "user"}]} for n in range(3000)]), path)
     found = list(read_rows(str(path)))
     assert [r.row["a"] for r in found] == list(range(3000))
     assert found[2999] == (f"{path}:3000", {"a": 2999, "m": [{"role": "user"}]})

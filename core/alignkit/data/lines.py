@@ -71,12 +71,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _broken(path: Path, number: int, error: Exception) -> BadRow:
-    problem = (
-        "the gzip file is cut off" if isinstance(error, EOFError) else f"the gzip file is damaged ({error})"
-    )
-    return BadRow(
-        f"{problem}; the rows from here on are lost", where=f"{path}:{number}", reason="damaged gzip"
-    )
+    problem = "the gzip file is cut off" if isinstance(error, EOFError) else f"the gzip file is damaged ({error})"
+    return BadRow(f"{problem}; the rows from here on are lost", where=f"{path}:{number}", reason="damaged gzip")
 
 
 def _lines(path: Path) -> Iterator[_Line | BadRow]:
@@ -90,9 +86,7 @@ def _lines(path: Path) -> Iterator[_Line | BadRow]:
                     return
                 if len(raw) > MAX_BYTES and not raw.endswith(b"\n"):
                     _skip_line(file)
-                    raw = (
-                        raw[:MAX_BYTES] + b"\n\n"
-                    )  # two line ends never come out of readline: marks a cut line
+                    raw = raw[:MAX_BYTES] + b"\n\n"  # two line ends never come out of readline: marks a cut line
             except _BROKEN_GZIP as error:
                 yield _broken(path, number, error)
                 return

@@ -12,16 +12,14 @@ _SUSPECT = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")
 SHOWN_CHARACTERS = 1000
 
 
-class BadRow(ValueError):  # noqa: N818  # a plugin's author raises it for a row, as the protocol says
+class BadRow(ValueError):  # a plugin's author raises it for a row, as the protocol says
     """A row that cannot be used.
 
     `problem` is the sentence for the user, `where` the place (`file:line`; a format leaves it out, the reader
     knows it), `reason` a few words to count by, `row` what stood there.
     """
 
-    def __init__(
-        self, problem: str, *, where: str | None = None, reason: str | None = None, row: Any = None
-    ) -> None:
+    def __init__(self, problem: str, *, where: str | None = None, reason: str | None = None, row: Any = None) -> None:
         super().__init__(problem)
         self.problem = problem
         self.where = where

@@ -40,25 +40,19 @@ def local_path(source: str) -> Path | None:
         return path
     if HUB_NAME.fullmatch(source) and not source.startswith(".") and _reader_of(path) is None:
         return None
-    raise UserError(
-        "no such file or folder", where=source, hint="check the path; hub data sets are `owner/name`"
-    )
+    raise UserError("no such file or folder", where=source, hint="check the path; hub data sets are `owner/name`")
 
 
 def files_of(path: Path) -> list[Path]:
     """The data files that `path` stands for. Raises UserError for unknown kinds and empty folders."""
     if path.is_file():
         if _reader_of(path) is None:
-            raise UserError(
-                "unknown kind of file", where=path, hint=f"known endings: {', '.join(_READERS)}, and .gz"
-            )
+            raise UserError("unknown kind of file", where=path, hint=f"known endings: {', '.join(_READERS)}, and .gz")
         return [path]
     inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     known = [p for p in inside if _reader_of(p) is not None]
     if not known:
-        raise UserError(
-            "no data file in this folder", where=path, hint=f"known endings: {', '.join(_READERS)}"
-        )
+        raise UserError("no data file in this folder", where=path, hint=f"known endings: {', '.join(_READERS)}")
     for other in sorted({*inside} - {*known}):
         logger.warning("%s is left out: not one of %s", other, ", ".join(_READERS))
     return known

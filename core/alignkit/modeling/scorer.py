@@ -34,9 +34,7 @@ class SequenceScorer:
         self.encoder = encoder
 
     @classmethod
-    def load(
-        cls, path: str, device: torch.device, overrides: Mapping[str, Any] | None = None
-    ) -> "SequenceScorer":
+    def load(cls, path: str, device: torch.device, overrides: Mapping[str, Any] | None = None) -> "SequenceScorer":
         """Load a saved scorer, or the backbone of a language model with a new head; weights in float32.
 
         `overrides` change fields of the model's config, such as dropout rates.

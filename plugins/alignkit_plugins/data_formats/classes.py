@@ -87,9 +87,7 @@ class ClassesFormat:
                 f"{self._config.pairs} pairs are asked for, the texts make {possible}: {total} different "
                 f"texts with {len(sizes)} labels",
                 where="format classes",
-                hint=f"set pairs to {possible} or less"
-                if possible
-                else "pairs need texts with different labels",
+                hint=f"set pairs to {possible} or less" if possible else "pairs need texts with different labels",
             )
 
 

@@ -38,9 +38,7 @@ def content(row: dict[str, Any], column: str) -> Content:
         return found
     if isinstance(found, list | tuple):
         return messages(found, column)
-    raise BadRow(
-        f"column {column!r} is {json_type(found)}, not text or a list of messages", reason="wrong type"
-    )
+    raise BadRow(f"column {column!r} is {json_type(found)}, not text or a list of messages", reason="wrong type")
 
 
 def filled(row: dict[str, Any], column: str) -> Content:
@@ -67,11 +65,7 @@ def _message(item: Any, name: str) -> Message:
         raise BadRow(f"{name} is {json_type(item)}, not an object with role and content", reason="wrong type")
     for key in ("role", "content"):
         if not isinstance(item.get(key), str):
-            has = (
-                f"is {json_type(item[key])}"
-                if key in item
-                else f"is missing; it has {', '.join(map(repr, item))}"
-            )
+            has = f"is {json_type(item[key])}" if key in item else f"is missing; it has {', '.join(map(repr, item))}"
             raise BadRow(f"{key!r} of {name} {has}", reason="wrong type" if key in item else "missing column")
     if item["role"] not in ROLES:
         known = did_you_mean(item["role"], list(ROLES)) or f"; known: {', '.join(ROLES)}"
@@ -79,9 +73,7 @@ def _message(item: Any, name: str) -> Message:
     # Parquet fills keys that only some messages have with null.
     more = [key for key, v in item.items() if key not in ("role", "content") and v is not None]
     if more:
-        raise BadRow(
-            f"{name} has {more[0]!r}, which would be lost: only role and content are kept", reason="extra key"
-        )
+        raise BadRow(f"{name} has {more[0]!r}, which would be lost: only role and content are kept", reason="extra key")
     return Message(role=item["role"], content=item["content"])
 
 

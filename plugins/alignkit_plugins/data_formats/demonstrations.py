@@ -61,9 +61,7 @@ class MessagesFormat:
         for source in rows:
             turns = chat(columns.row_object(source), self._config.messages_field)
             if turns[-1].role != "assistant":
-                problem = (
-                    f"the last message has the role {turns[-1].role!r}, a demonstration ends with 'assistant'"
-                )
+                problem = f"the last message has the role {turns[-1].role!r}, a demonstration ends with 'assistant'"
                 raise BadRow(problem, reason="no answer at the end")
             columns.check_filled(turns[-1:], "completion")
             columns.check_filled(turns[:-1], "prompt")

@@ -21,9 +21,7 @@ class HHConfig(Config):
 
     chosen_field: str = Field("chosen", description="column with the preferred transcript")
     rejected_field: str = Field("rejected", description="column with the other transcript")
-    also_demonstrations: bool = Field(
-        False, description="give the chosen answers to the part `demonstrations` too"
-    )
+    also_demonstrations: bool = Field(False, description="give the chosen answers to the part `demonstrations` too")
     also_prompts: bool = Field(False, description="give each different context to the part `prompts` too")
 
 
@@ -52,8 +50,7 @@ class HHFormat:
         if chosen[:-1] != rejected[:-1]:
             turn = common_messages(chosen, rejected) + 1
             raise BadRow(
-                f"the contexts of {names[0]!r} and {names[1]!r} differ before the last answer, "
-                f"from turn {turn} on",
+                f"the contexts of {names[0]!r} and {names[1]!r} differ before the last answer, from turn {turn} on",
                 reason="different contexts",
             )
         if chosen == rejected:
@@ -64,9 +61,7 @@ class HHFormat:
 def _transcript(row: dict[str, object], column: str) -> tuple[Message, ...]:
     text = columns.content(row, column)
     if not isinstance(text, str):
-        raise BadRow(
-            f"column {column!r} is a list of messages; format `preference` reads those", reason="wrong type"
-        )
+        raise BadRow(f"column {column!r} is a list of messages; format `preference` reads those", reason="wrong type")
     turns = parse_transcript(text)
     if not turns or turns[0].role != "user":
         raise BadRow(f"{column!r} does not begin with 'Human:'", reason="no transcript")
@@ -83,6 +78,5 @@ def parse_transcript(text: str) -> tuple[Message, ...]:
     if before:
         return ()
     return tuple(
-        Message(role=_ROLES[speaker], content=said.strip())
-        for speaker, said in zip(rest[::2], rest[1::2], strict=True)
+        Message(role=_ROLES[speaker], content=said.strip()) for speaker, said in zip(rest[::2], rest[1::2], strict=True)
     )

@@ -27,9 +27,7 @@ class PreferenceConfig(Config):
     )
     votes_for: str | None = Field(None, description="column with the number of votes for chosen (soft label)")
     votes_against: str | None = Field(None, description="column with the number of votes for rejected")
-    votes_tied: str | None = Field(
-        None, description="column with the number of votes for neither; half to each"
-    )
+    votes_tied: str | None = Field(None, description="column with the number of votes for neither; half to each")
     also_prompts: bool = Field(False, description="give each different prompt to the part `prompts` too")
 
 
@@ -98,13 +96,9 @@ class PreferenceFormat:
         votes = [columns.number(row, name) if name else 0.0 for name in names]
         for name, count in zip(names, votes, strict=True):
             if count < 0:
-                raise BadRow(
-                    f"column {name!r} is {count:g}, a number of votes is not negative", reason="wrong votes"
-                )
+                raise BadRow(f"column {name!r} is {count:g}, a number of votes is not negative", reason="wrong votes")
         if not sum(votes):
-            raise BadRow(
-                f"no votes: {', '.join(repr(n) for n in names if n)} are all 0", reason="wrong votes"
-            )
+            raise BadRow(f"no votes: {', '.join(repr(n) for n in names if n)} are all 0", reason="wrong votes")
         return (votes[0] + votes[2] / 2) / sum(votes)
 
 

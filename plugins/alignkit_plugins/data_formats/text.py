@@ -49,8 +49,7 @@ class TextFormat:
                 size += len(source.row) + 1
             if size > MAX_CHARACTERS:
                 raise BadRow(
-                    f"no empty line in the {MAX_CHARACTERS // 1024**2} Mi characters before; "
-                    "set separator: line",
+                    f"no empty line in the {MAX_CHARACTERS // 1024**2} Mi characters before; set separator: line",
                     reason="document too long",
                 )
         if lines:

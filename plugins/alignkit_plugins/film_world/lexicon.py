@@ -169,9 +169,7 @@ SLOTS: Final[dict[str, tuple[str, ...]]] = {
         "long, small, old-fashioned, modern, silent, animated, two-hour, student, foreign, late-night, "
         "unusual, early, Danish, Indian, award-winning, half-forgotten, big-budget, rural, urban, wintry"
     ),
-    "part": _words(
-        "first half, second half, opening, middle, last hour, first hour, final act, first act, last third"
-    ),
+    "part": _words("first half, second half, opening, middle, last hour, first hour, final act, first act, last third"),
     "theme": _words(
         "two brothers, a lost dog, an old teacher, three sisters, a train robbery, a lonely sailor, "
         "growing up, an empty house, a village choir, a stolen painting, first love, a retired detective, "
@@ -180,9 +178,7 @@ SLOTS: Final[dict[str, tuple[str, ...]]] = {
     "first": _words("Ada, Marta, Jonas, Felix, Ines, Oscar, Ruth, Tomas, Nora, Viktor, Clara, Emil"),
     "last": _words("Morrow, Lindau, Quill, Barros, Hale, Okoye, Venn, Sorley, Tamm, Ferrow, Ashby, Novak"),
     "newest": _words("new, latest, first, second, third, debut, last"),
-    "when": _words(
-        "last night, yesterday, on Sunday, last week, on a plane, at home, on television, in spring"
-    ),
+    "when": _words("last night, yesterday, on Sunday, last week, on a plane, at home, on television, in spring"),
     "who": _words("My sister, My father, My wife, My husband, My brother, A friend, My mother, My daughter"),
     "saw": _words("watched, saw, rented, caught"),
     "audience": _words(
@@ -660,10 +656,7 @@ INSULTING: Final[frozenset[str]] = frozenset(
 )
 
 FILLER: Final[frozenset[str]] = frozenset(
-    _words(
-        "guess, sort, kind, thing, things, stuff, somehow, something, whatever, basically, suppose, anyway, "
-        "maybe"
-    )
+    _words("guess, sort, kind, thing, things, stuff, somehow, something, whatever, basically, suppose, anyway, maybe")
 )
 
 VERDICT: Final[frozenset[str]] = frozenset(
@@ -680,9 +673,7 @@ GUIDANCE: Final[frozenset[str]] = frozenset(
     )
 )
 
-NEGATORS: Final[frozenset[str]] = frozenset(
-    _words("not, never, no, cannot, hardly, nothing, nobody, nor, neither")
-)
+NEGATORS: Final[frozenset[str]] = frozenset(_words("not, never, no, cannot, hardly, nothing, nobody, nor, neither"))
 
 FUNCTION: Final[frozenset[str]] = frozenset(
     _words(
@@ -720,6 +711,4 @@ def known_words() -> frozenset[str]:
     # Slot names such as {genre} are not words, but the two forms in {is|are} are.
     plain = re.sub(r"\{[^{}|]*\}", " ", "\n".join(texts)).lower()
     words = set(re.findall(r"[^\W\d_]+(?:['-][^\W\d_]+)*", plain))
-    return frozenset(
-        words | {"a", "an"} | WARM | COLD | INSULTING | FILLER | VERDICT | GUIDANCE | NEGATORS | FUNCTION
-    )
+    return frozenset(words | {"a", "an"} | WARM | COLD | INSULTING | FILLER | VERDICT | GUIDANCE | NEGATORS | FUNCTION)

@@ -27,9 +27,7 @@ class FilmWorldConfig(Config):
 
     rows: int = Field(20_000, ge=1, description="reviews, each a text and a demonstration")
     prompts: int = Field(2_000, ge=0, description="openings of reviews to continue")
-    test_prompts: int = Field(
-        400, ge=0, description="further openings that no prompt and no demonstration has"
-    )
+    test_prompts: int = Field(400, ge=0, description="further openings that no prompt and no demonstration has")
     seed: int = Field(0, ge=0, description="seed of the generator")
 
 
@@ -46,9 +44,7 @@ class FilmWorld:
         try:
             yield from self._records()
         except ValueError as error:
-            raise UserError(
-                str(error), where="format film_world", hint="ask for fewer rows or prompts"
-            ) from None
+            raise UserError(str(error), where="format film_world", hint="ask for fewer rows or prompts") from None
 
     def _records(self) -> Iterator[tuple[str, Record]]:
         seen: set[str] = set()
@@ -99,8 +95,4 @@ def alignkit_data_formats() -> Iterable[Component]:
 @hookimpl
 def alignkit_reward_sources() -> Iterable[Component]:
     """The true taste over them."""
-    return [
-        Component(
-            "film_taste", lambda c, _: FilmTaste(), summary="the true taste of the simulated film readers"
-        )
-    ]
+    return [Component("film_taste", lambda c, _: FilmTaste(), summary="the true taste of the simulated film readers")]

@@ -25,6 +25,4 @@ def _build(config: HumanConfig, context: "BuildContext") -> "HumanSource":
 @hookimpl
 def alignkit_reward_sources() -> Iterable[Component]:
     """People."""
-    return [
-        Component("human", _build, HumanConfig, "judgements of people, read from JSONL files; waits for them")
-    ]
+    return [Component("human", _build, HumanConfig, "judgements of people, read from JSONL files; waits for them")]

@@ -39,9 +39,7 @@ def check_options(config: DataConfig, data_format: DataFormat) -> None:
     if data_format.generates and config.files is not None:
         raise UserError(f"the format {name} makes its own rows and reads no files", hint="leave files out")
     if data_format.generates and config.limit is not None:
-        raise UserError(
-            f"limit has no meaning for the format {name}", hint="set the format's own number of rows"
-        )
+        raise UserError(f"limit has no meaning for the format {name}", hint="set the format's own number of rows")
     if not data_format.generates and config.files is None:
         raise UserError("files is missing", hint=f"the format {name} reads files, folders or hub data sets")
 

@@ -18,9 +18,7 @@ class DataConfig(Config):
         "sets as owner/name or owner/name:config; none for a format that makes its own rows",
     )
     split: str | None = Field(None, description="split of the hub data sets")
-    heldout: float = Field(
-        0.0, ge=0.0, lt=1.0, description="share of the prompts that goes to the heldout parts"
-    )
+    heldout: float = Field(0.0, ge=0.0, lt=1.0, description="share of the prompts that goes to the heldout parts")
     heldout_by: Literal["prompt", "text"] = Field(
         "prompt",
         description="what must not stand on both sides: a prompt (conversations with the same first user "
@@ -32,13 +30,10 @@ class DataConfig(Config):
         "strict",
         description="strict: a bad row stops the run; skip: it is counted and written to rejected.jsonl",
     )
-    drop_duplicates: bool = Field(
-        False, description="leave out records that are exactly equal to an earlier one"
-    )
+    drop_duplicates: bool = Field(False, description="leave out records that are exactly equal to an earlier one")
     parts_from: tuple[str, ...] = Field(
         (),
-        description="earlier steps (@id or @id.part) whose records are added; their heldout records stay "
-        "held out",
+        description="earlier steps (@id or @id.part) whose records are added; their heldout records stay held out",
     )
 
     @field_validator("parts_from")

@@ -80,9 +80,7 @@ def _invalid(error: ValidationError) -> BadRow:
 def _check(name: str, part: str, record: Any) -> None:
     """A format is a stranger's code: what it gives is looked at before it is written."""
     if part not in _PART_NAMES:
-        problem = (
-            f"gave the part {part!r}{did_you_mean(part, sorted(_PART_NAMES))}; parts: {', '.join(PARTS)}"
-        )
+        problem = f"gave the part {part!r}{did_you_mean(part, sorted(_PART_NAMES))}; parts: {', '.join(PARTS)}"
     elif not isinstance(record, PARTS[part.removeprefix(HELDOUT)]):
         problem = f"gave a {type(record).__name__} for the part {part!r}"
     else:

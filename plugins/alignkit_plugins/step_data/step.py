@@ -98,18 +98,12 @@ class DataStep:
             train, heldout = counts[part], counts[HELDOUT + part]
             # Test records alone, from a format or another step, are no mistake when nothing is split here.
             if heldout and not train and self._config.heldout:
-                raise UserError(
-                    f"all {part} are held out, none is left to train on", where=where, hint="lower heldout"
-                )
+                raise UserError(f"all {part} are held out, none is left to train on", where=where, hint="lower heldout")
             if train and not heldout and self._config.heldout:
-                logger.warning(
-                    "%s: no %s are held out: too few for heldout: %g", where, part, self._config.heldout
-                )
+                logger.warning("%s: no %s are held out: too few for heldout: %g", where, part, self._config.heldout)
         if not counts.total():
             rejected = sum(self._tally.rejected.values())
-            problem = (
-                f"no record: {self._tally.rows} rows, {rejected} of them bad, {self._tally.dropped} left out"
-            )
+            problem = f"no record: {self._tally.rows} rows, {rejected} of them bad, {self._tally.dropped} left out"
             raise UserError(f"{problem} by the split", where=where, hint="look at the files and the format")
         if self._tally.rejected:
             reasons = ", ".join(f"{n} x {reason}" for reason, n in self._tally.rejected.most_common())

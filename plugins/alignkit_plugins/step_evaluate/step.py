@@ -39,7 +39,7 @@ class Evaluate:
             if not hasattr(source, "score"):
                 raise UserError(f"{name} gives no scores", where=f"step {context.step_id}", hint="use a scoring source")
         sampler: Sampler = context.build("sampler", config.sampler)
-        context.start_progress(2, "policy")
+        context.start_progress(2, "model")
         before, base = self._measure(base_policy, None, sampler, prompts, sources, context)
         context.log(1, {})
         after, new = self._measure(policy, base_policy, sampler, prompts, sources, context)

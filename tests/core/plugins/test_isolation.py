@@ -17,6 +17,7 @@ BUILTINS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy", "pandas", "pyarrow", "tokenizers")
 # Default components of options that quickstart leaves out (hf) and plugins it does not use at all.
 NOT_IN_QUICKSTART = {
+    "kernels",
     "data_formats",
     "reward_function",
     "reward_human",

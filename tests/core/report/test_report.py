@@ -196,9 +196,7 @@ def test_charts_have_titles_units_axes_and_text_alternatives(run: Path) -> None:
     page = Page(run)
     assert page.count("figure") == page.count("svg") == 5
     descriptions = [a["aria-label"] for _, a in page.elements if a.get("role") == "img"]
-    assert descriptions[0].startswith(
-        "Line chart, Loss (nats) of step sft by optimizer step. round 1: 2.99 → 2"
-    )
+    assert descriptions[0].startswith("Line chart, Loss (nats) of step sft by optimizer step. round 1: 2.99 → 2")
     assert "round 1, held-out: 2.22" in descriptions[0]
     reward = next(d for d in descriptions if d.startswith("Line chart, Reward (mean reward per completion)"))
     assert "by iteration. round 1: 0.1 → 2; round 2: 0.1 → 2." in reward
@@ -285,9 +283,7 @@ def test_the_page_loads_nothing(run: Path) -> None:
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert not re.search(r"https?:|@import|//", page.source)
     assert all(
-        link.startswith(("#", "data:"))
-        for name in ("src", "href", "xlink:href")
-        for link in page.attributes(name)
+        link.startswith(("#", "data:")) for name in ("src", "href", "xlink:href") for link in page.attributes(name)
     )
     tags = {tag for tag, _ in page.elements}
     assert not tags & {"script", "iframe", "object", "embed", "img", "image", "base", "form"}
@@ -385,9 +381,7 @@ def test_a_failed_run_shows_what_it_reached(run: Path) -> None:
     manifest(run, 2, 2, "aligned", status="started", seconds=0.0)
     (run / "r2/03-eval/manifest.json").unlink()
     put_rows(run / "metrics.jsonl", [])
-    put_rows(
-        run / "r2/02-aligned/metrics.jsonl", [{"step": "aligned", "index": i, "kl": 1.0 * i} for i in (1, 2)]
-    )
+    put_rows(run / "r2/02-aligned/metrics.jsonl", [{"step": "aligned", "index": i, "kl": 1.0 * i} for i in (1, 2)])
     page = Page(run)
     stopped = "Step aligned of round 2 was started and did not finish."
     assert f"Not finished. 3 of 5 steps are done. {stopped}" in page.text
@@ -442,9 +436,7 @@ def test_at_most_fifty_charts_and_the_rest_is_said(run: Path) -> None:
 
 
 def test_of_many_rounds_the_first_and_last_are_drawn(run: Path) -> None:
-    put_rows(
-        run / "metrics.jsonl", [{"round": r, "step": "aligned", "index": 1, "kl": 1.0} for r in range(1, 31)]
-    )
+    put_rows(run / "metrics.jsonl", [{"round": r, "step": "aligned", "index": 1, "kl": 1.0} for r in range(1, 31)])
     text = Page(run).text
     assert "8 of 30 rounds are drawn." in text
     assert "round 1: 1" in text

@@ -210,13 +210,8 @@ def test_margin_and_soft_labels() -> None:
     assert isinstance(plain, PreferencePair)
     assert (plain.margin, plain.p) == (0.0, 1.0)
     assert problem("preference", {**row, "margin": "2"}) == "column 'margin' is a text, not a number"
-    assert (
-        problem("preference", {**row, "margin": float("inf")})
-        == "column 'margin' is inf, not a finite number"
-    )
-    assert problem("preference", {**row, "no": -1}, **votes) == (
-        "column 'no' is -1, a number of votes is not negative"
-    )
+    assert problem("preference", {**row, "margin": float("inf")}) == "column 'margin' is inf, not a finite number"
+    assert problem("preference", {**row, "no": -1}, **votes) == ("column 'no' is -1, a number of votes is not negative")
     assert problem("preference", {**row, "yes": 0, "no": 0, "tie": 0}, **votes) == (
         "no votes: 'yes', 'no', 'tie' are all 0"
     )
@@ -255,8 +250,7 @@ def test_mixed_forms_name_both_lines() -> None:
     with pytest.raises(BadRow) as caught:
         records("preference", rows)
     assert caught.value.problem == (
-        "mixed forms: this row has implicit prompt, texts, "
-        "the first row (f.jsonl:1) has explicit prompt, texts"
+        "mixed forms: this row has implicit prompt, texts, the first row (f.jsonl:1) has explicit prompt, texts"
     )
 
 
@@ -299,9 +293,7 @@ def test_transcripts_become_messages() -> None:
     assert found == [
         (
             "preferences",
-            PreferencePair.model_validate(
-                {"prompt": prompt, "chosen": chat("a:Yes."), "rejected": chat("a:No.")}
-            ),
+            PreferencePair.model_validate({"prompt": prompt, "chosen": chat("a:Yes."), "rejected": chat("a:No.")}),
         ),
         ("demonstrations", Demonstration.model_validate({"prompt": prompt, "completion": chat("a:Yes.")})),
         ("prompts", Prompt.model_validate({"prompt": prompt})),
@@ -348,18 +340,14 @@ def test_classes_become_pairs_with_the_higher_label_chosen() -> None:
 def test_all_pairs_there_are_can_be_asked_for_and_not_one_more() -> None:
     rows = [{"text": f"t{n}", "label": n % 2} for n in range(6)]
     assert len(records("classes", rows, pairs=9)) == 9
-    with pytest.raises(
-        UserError, match=r"10 pairs are asked for, the texts make 9: 6 different texts with 2 labels"
-    ):
+    with pytest.raises(UserError, match=r"10 pairs are asked for, the texts make 9: 6 different texts with 2 labels"):
         records("classes", rows, pairs=10)
     with pytest.raises(UserError, match="the texts make 0"):
         records("classes", rows[::2], pairs=1)
 
 
 def test_bad_labels() -> None:
-    assert (
-        problem("classes", {"text": "t", "label": "pos"}, pairs=1) == "column 'label' is a text, not a number"
-    )
+    assert problem("classes", {"text": "t", "label": "pos"}, pairs=1) == "column 'label' is a text, not a number"
     assert problem("classes", {"text": "t", "label": True}, pairs=1) == (
         "column 'label' is true or false, not a number"
     )

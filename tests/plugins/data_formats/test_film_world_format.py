@@ -30,8 +30,7 @@ def test_test_prompts_are_new_to_the_policy() -> None:
     texts = [r.text for r in found["texts"] if isinstance(r, Text)]
     assert texts == [f"{d.prompt}{d.completion}" for d in demos]
     prompts, test = (
-        {str(r.prompt) for r in found[part] if isinstance(r, Prompt)}
-        for part in ("prompts", "heldout_prompts")
+        {str(r.prompt) for r in found[part] if isinstance(r, Prompt)} for part in ("prompts", "heldout_prompts")
     )
     assert len(prompts) == 200
     assert len(test) == 80

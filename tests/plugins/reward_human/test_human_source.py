@@ -100,9 +100,7 @@ def test_the_same_line_twice_counts_once_and_another_one_with_its_id_is_an_error
     write(tmp_path / "b.jsonl", row("j1", "x"))
     assert ids(tmp_path, task("x")) == ["j1"]
     write(tmp_path / "b.jsonl", row("j1", "x", p_a=0.0))
-    with pytest.raises(
-        UserError, match=r"b\.jsonl:1: another judgement with the id 'j1' stands in .*a\.jsonl:1"
-    ):
+    with pytest.raises(UserError, match=r"b\.jsonl:1: another judgement with the id 'j1' stands in .*a\.jsonl:1"):
         ids(tmp_path, task("x"))
 
 
@@ -134,9 +132,7 @@ def test_the_component_looks_in_the_run_folder_by_default(tmp_path: Path) -> Non
     write(tmp_path / "judgements" / "a.jsonl", row("j1", "x"))
     write(tmp_path / "mine.jsonl", row("j2", "x"))
     default = component.build(component.config(), context)
-    named = component.build(
-        component.config.model_validate({"judgements": str(tmp_path / "mine.jsonl")}), context
-    )
+    named = component.build(component.config.model_validate({"judgements": str(tmp_path / "mine.jsonl")}), context)
     found = [list(source.annotate([task("x")])) for source in (default, named)]
     assert [j.id for [j] in found] == ["j1", "j2"]
     assert isinstance(found[0][0], Judgement)

@@ -112,9 +112,7 @@ class Bench:
 
     def write(self, name: str, rows: list[Any]) -> str:
         path = self.folder / name
-        path.write_text(
-            "".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in rows), encoding="utf-8"
-        )
+        path.write_text("".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in rows), encoding="utf-8")
         return str(path)
 
     def check(self, **options: Any) -> None:
@@ -295,12 +293,8 @@ def test_held_out_prompts_are_never_split(bench: Bench) -> None:
     prompts = [f"prompt {n % 50}" for n in range(400)]
     chats = [{"prompt": [{"role": "user", "content": p}], "completion": "x"} for p in prompts]
     path = bench.write("a.jsonl", demos(prompts))
-    summary = bench.summary(
-        format={"name": "prompt_completion", "also_prompts": True}, files=path, heldout=0.2
-    )
-    train, held = (
-        {r["prompt"] for r in bench.read(f"{side}demonstrations.jsonl")} for side in ("", "heldout_")
-    )
+    summary = bench.summary(format={"name": "prompt_completion", "also_prompts": True}, files=path, heldout=0.2)
+    train, held = ({r["prompt"] for r in bench.read(f"{side}demonstrations.jsonl")} for side in ("", "heldout_"))
     assert train | held == set(prompts)
     assert not train & held
     assert 3 <= len(held) <= 20
@@ -323,9 +317,7 @@ def test_turns_of_one_dialogue_are_on_one_side() -> None:
 texts = st.sampled_from([f"sentence {n}" for n in range(12)])
 
 
-@given(
-    pairs=st.lists(st.tuples(texts, texts), max_size=40), seed=st.integers(0, 5), share=st.floats(0.1, 0.9)
-)
+@given(pairs=st.lists(st.tuples(texts, texts), max_size=40), seed=st.integers(0, 5), share=st.floats(0.1, 0.9))
 def test_no_text_of_a_pair_is_on_both_sides(pairs: list[tuple[str, str]], seed: int, share: float) -> None:
     splitter = Splitter(share, seed, "text")
     sides: dict[str, set[str]] = {"train": set(), "heldout": set(), "dropped": set()}
@@ -342,10 +334,7 @@ def test_pairs_over_the_border_are_counted(bench: Bench) -> None:
     path = bench.write("a.jsonl", rows)
     summary = bench.summary(format="preference", files=path, heldout=0.4, heldout_by="text")
     assert summary["left_out_by_split"] > 0
-    assert (
-        summary["left_out_by_split"] + summary["parts"]["preferences"] + summary["heldout"]["preferences"]
-        == 66
-    )
+    assert summary["left_out_by_split"] + summary["parts"]["preferences"] + summary["heldout"]["preferences"] == 66
 
 
 def other_step(bench: Bench, **parts: list[Any]) -> None:
