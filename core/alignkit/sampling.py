@@ -22,11 +22,9 @@ def sample_model(
 ) -> Iterator[tuple[str, str]]:
     """Pairs (prompt, completion). `options` are fields of `Sampling`."""
     sampling = validated(Sampling, options, Lines("command line"))
-    manager = PluginManager()
-    manager.load_entry_points()
     spec = ComponentSpec(name="causal_lm", path=model)
-    resolve(manager, "policy", spec, Lines("command line"), preflight=True)
-    context = _context(manager, spec, seed)
+    context = standalone_context(spec, seed)
+    resolve(context.manager, "policy", spec, Lines("command line"), preflight=True)
     policy: Policy = context.build("policy", spec)
     sampler: Sampler = context.build("sampler", ComponentSpec(name="hf"))
     if file is not None:
@@ -45,7 +43,10 @@ def _prompt(policy: Policy, text: str) -> Prompt:
     return Prompt(prompt=(Message(role="user", content=text),) if chat else text)
 
 
-def _context(manager: PluginManager, spec: ComponentSpec, seed: int) -> BuildContext:
+def standalone_context(spec: ComponentSpec, seed: int) -> BuildContext:
+    """A context to build components with outside a run; `spec` stands for the recipe's policy."""
+    manager = PluginManager()
+    manager.load_entry_points()
     device = choose_device("auto")
     recipe = Recipe(name="sample", policy=spec, steps=(StepSpec(id="sample", step="sample"),))
 

@@ -38,6 +38,6 @@ def chunked_linear_logprob(
         return linear_logprob(h_NH, head, targets_N, temperature, with_entropy)
     parts = [
         checkpoint(linear_logprob, h, head, y, temperature, with_entropy, use_reentrant=False)
-        for h, y in zip(h_NH.split(chunk_tokens), targets_N.split(chunk_tokens), strict=True)
+        for h, y in zip(torch.split(h_NH, chunk_tokens), torch.split(targets_N, chunk_tokens), strict=True)
     ]
     return torch.cat([logp for logp, _ in parts]), torch.cat([entropy for _, entropy in parts])
