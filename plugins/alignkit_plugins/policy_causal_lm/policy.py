@@ -101,6 +101,10 @@ class CausalLM:
     def _check_head(self) -> None:
         """Hidden state times projection must be the model's own logits, or every log-prob would be wrong."""
         self.module.eval()
+        with torch.autocast(self.device.type, enabled=False):  # the same precision on both sides
+            self._compare_logits()
+
+    def _compare_logits(self) -> None:
         ids = torch.tensor([[self.encoder.end_id, 0, 1, 2]], device=self.device)
         own = self.module(ids).logits[0, :-1].float()
         batch = TokenBatch(
