@@ -51,11 +51,8 @@ class Component:
     config: type[BaseModel] = NoConfig
     summary: str = ""
     api: int = API_VERSION
-    # Called with the validated config before a run starts; raises UserError for what can be known by then (a
-    # missing file, a folder that is no model). It writes nothing.
-    check: Callable[[Any], None] | None = None
-    # The same for a component that holds others: it also gets the plugin manager, to look up
-    # what its slots name.
-    check_with: Callable[[Any, "PluginManager"], None] | None = None
+    # Called as check(config, manager) before a run starts, after the checks of the components inside; raises UserError
+    # for what can be known by then (a missing file, a folder that is no model). It writes nothing.
+    check: Callable[[Any, "PluginManager"], None] | None = None
     # `keeps_partial` (steps): the folder of an unfinished step is left as it is for the next try.
     tags: frozenset[str] = field(default_factory=frozenset)

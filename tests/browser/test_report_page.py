@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from helpers.commands import alignkit
 
 pytestmark = pytest.mark.slow

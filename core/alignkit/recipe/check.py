@@ -1,9 +1,8 @@
 """Validates a recipe against the installed components: every option, name and reference, before anything runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -85,21 +84,14 @@ def resolve(
     also = tuple(StepSpec.model_fields) if kind == "step" else ("name",)
     config = validated(registered.component.config, spec.options, lines, path, also)
     component = registered.component
-    if preflight and component.check is not None:
-        _preflight(partial(component.check, config), lines, path)
     for inner_kind, inner, inner_path in slots(config):
         resolve(manager, inner_kind, inner, lines, (*path, *inner_path), preflight)
-    if preflight and component.check_with is not None:
-        _preflight(partial(component.check_with, config, manager), lines, path)
+    if preflight and component.check is not None:
+        try:
+            component.check(config, manager)
+        except UserError as error:  # one without a place gets the recipe's line
+            raise UserError(error.what, where=error.where or lines.at(path), hint=error.hint) from None
     return Resolved(registered, config)
-
-
-def _preflight(check: Callable[[], None], lines: Lines, path: KeyPath) -> None:
-    """A component's own check; an error without a place gets the recipe's line."""
-    try:
-        check()
-    except UserError as error:
-        raise UserError(error.what, where=error.where or lines.at(path), hint=error.hint) from None
 
 
 def slots(config: BaseModel) -> Iterator[tuple[Kind, ComponentSpec, KeyPath]]:

@@ -19,10 +19,10 @@ class OptimizerConfig(Config):
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this global norm")
 
 
-class TokenTrainingConfig(OptimizerConfig):
-    """Options of the token loop."""
+class DataTrainingConfig(OptimizerConfig):
+    """Options of every stage that learns from records."""
 
     epochs: float = Field(1.0, gt=0, description="passes over the data; a fraction stops early")
-    batch_size: int = Field(32, ge=1, description="rows per optimizer step")
+    batch_size: int = Field(32, ge=1, description="rows (or rankings) per optimizer step")
     micro_batch_tokens: int = Field(8192, ge=1, description="padded tokens per forward pass; changes memory only")
     log_every: int = Field(10, ge=1, description="optimizer steps per row of metrics")

@@ -1,6 +1,5 @@
 """The loop behind `pretrain` and `sft`: maximum likelihood of the target tokens."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -9,16 +8,16 @@ from alignkit.batches import Row, TokenBatch
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.protocols import Policy
-from alignkit.training.batching import check_positions, micro_batches, shuffled_batches
-from alignkit.training.config import TokenTrainingConfig
-from alignkit.training.optimizer import Optimizer
+from alignkit.training.batching import check_positions, micro_batches
+from alignkit.training.config import DataTrainingConfig
+from alignkit.training.loop import train_steps
 
 
 def fit_tokens(
     policy: Policy,
     rows: Sequence[Row],
     eval_rows: Sequence[Row],
-    config: TokenTrainingConfig,
+    config: DataTrainingConfig,
     context: StepContext,
 ) -> dict[str, float]:
     """Train `policy` on the target tokens of `rows`; returns final losses (nats per token) and counts.
@@ -29,26 +28,15 @@ def fit_tokens(
         raise UserError("no row has a token to train on", where=f"step {context.step_id}", hint="raise max_length")
     longest = max(len(r.ids) if r.positions is None else max(r.positions) + 1 for r in (*rows, *eval_rows))
     check_positions(longest, policy.max_positions)
-    per_epoch = math.ceil(len(rows) / config.batch_size)
-    total = max(1, round(per_epoch * config.epochs))
-    optimizer = Optimizer(policy.module.parameters(), config, total)
-    generator = torch.Generator().manual_seed(context.seed)
-    context.start_progress(total, "step")
-    step, tokens, window = 0, 0, 0.0
-    while step < total:
-        for indices in shuffled_batches(len(rows), config.batch_size, generator)[: total - step]:
-            batch_rows = [rows[i] for i in indices]
-            policy.module.train()
-            lr = optimizer.lr
-            loss, count = accumulate_token_loss(policy, batch_rows, config.micro_batch_tokens, context)
-            norm = optimizer.step()
-            step += 1
-            tokens += count
-            window += loss
-            if step % config.log_every == 0 or step == total:
-                since = (step - 1) % config.log_every + 1
-                context.log(step, {"loss": window / since, "lr": lr, "grad_norm": norm})
-                window = 0.0
+    tokens = 0
+
+    def accumulate(indices: Sequence[int]) -> dict[str, float]:
+        nonlocal tokens
+        loss, count = accumulate_token_loss(policy, [rows[i] for i in indices], config.micro_batch_tokens, context)
+        tokens += count
+        return {"loss": loss}
+
+    total = train_steps(policy.module, len(rows), config, context, accumulate)
     result = {"tokens": float(tokens), "steps": float(total), "loss": token_loss(policy, rows[:512], config, context)}
     if eval_rows:
         result["heldout_loss"] = token_loss(policy, eval_rows, config, context)
@@ -76,7 +64,7 @@ def accumulate_token_loss(
     return total, count
 
 
-def token_loss(policy: Policy, rows: Sequence[Row], config: TokenTrainingConfig, context: StepContext) -> float:
+def token_loss(policy: Policy, rows: Sequence[Row], config: DataTrainingConfig, context: StepContext) -> float:
     """Mean negative log-likelihood per target token, without gradient."""
     policy.module.eval()
     total, count = 0.0, 0

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from alignkit.training.config import TokenTrainingConfig
+from alignkit.training.config import DataTrainingConfig
 
 
-class PretrainConfig(TokenTrainingConfig):
+class PretrainConfig(DataTrainingConfig):
     """Next-token prediction on texts joined end to end."""
 
     lr: float = Field(1e-3, gt=0, description="peak learning rate")

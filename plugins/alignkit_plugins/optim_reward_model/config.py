@@ -4,16 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from alignkit.training.config import OptimizerConfig
+from alignkit.training.config import DataTrainingConfig
 
 
-class RewardModelConfig(OptimizerConfig):
+class RewardModelConfig(DataTrainingConfig):
     """Bradley-Terry reward model."""
 
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
-    epochs: float = Field(1.0, gt=0, description="passes over the groups; a fraction stops early")
-    batch_size: int = Field(32, ge=1, description="groups (rankings or single pairs) per optimizer step")
-    micro_batch_tokens: int = Field(8192, ge=1, description="padded tokens per forward pass; changes memory only")
     max_length: int = Field(512, ge=2, description="tokens of prompt and completion together")
     too_long: Literal["drop", "error"] = Field("drop", description="what happens to pairs with a longer side; counted")
     centering: float = Field(
@@ -23,4 +20,3 @@ class RewardModelConfig(OptimizerConfig):
         default_factory=dict, description="fields of the model's own config changed for training, as attention_dropout"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the last hidden state while training")
-    log_every: int = Field(10, ge=1, description="optimizer steps per row of metrics")

@@ -1,6 +1,5 @@
 """Bradley-Terry reward model: -w log sigmoid(r_chosen - r_rejected - m) over all pairs of a ranking at once."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,8 +14,8 @@ from alignkit.modeling.scorer import SequenceScorer
 from alignkit.ops import Ops
 from alignkit.protocols import FitTask
 from alignkit.records import PreferencePair, plain_text
-from alignkit.training.batching import check_positions, shuffled_batches
-from alignkit.training.optimizer import Optimizer
+from alignkit.training.batching import check_positions
+from alignkit.training.loop import train_steps
 from alignkit_plugins.optim_reward_model.config import RewardModelConfig
 from alignkit_plugins.optim_reward_model.groups import Group, Grouped, flatten, make_groups, micro_groups
 
@@ -50,7 +49,13 @@ class RewardModelStage:
         everything = [*data.groups, *(heldout.groups if heldout else [])]
         longest = max(len(row) for group in everything for row in group.rows)
         check_positions(longest, getattr(scorer.module.config, "max_position_embeddings", None))
-        steps = self._train(scorer, data.groups, task)
+
+        def accumulate(indices: Sequence[int]) -> dict[str, float]:
+            batch = [data.groups[i] for i in indices]
+            loss, accuracy = accumulate_pair_loss(scorer, batch, self.config, context.ops)
+            return {"loss": loss, "accuracy": accuracy}
+
+        steps = train_steps(scorer.module, len(data.groups), self.config, context, accumulate)
         scorer.save(context.folder / "model")
         if heldout is not None and heldout.groups:
             summary["heldout_pairs"] = len(heldout.pairs)
@@ -62,29 +67,6 @@ class RewardModelStage:
 
     def _groups(self, scorer: SequenceScorer, pairs: RecordFile[PreferencePair]) -> Grouped:
         return make_groups(pairs, scorer.row, self.config.max_length, self.config.too_long, str(pairs.path))
-
-    def _train(self, scorer: SequenceScorer, groups: Sequence[Group], task: FitTask) -> int:
-        config, context = self.config, task.context
-        total = max(1, round(math.ceil(len(groups) / config.batch_size) * config.epochs))
-        optimizer = Optimizer(scorer.module.parameters(), config, total)
-        generator = torch.Generator().manual_seed(context.seed)
-        context.start_progress(total, "step")
-        step, window_loss, window_right = 0, 0.0, 0.0
-        while step < total:
-            for indices in shuffled_batches(len(groups), config.batch_size, generator)[: total - step]:
-                scorer.module.train()
-                lr = optimizer.lr
-                loss, accuracy = accumulate_pair_loss(scorer, [groups[i] for i in indices], config, context.ops)
-                norm = optimizer.step()
-                step += 1
-                window_loss += loss
-                window_right += accuracy
-                if step % config.log_every == 0 or step == total:
-                    since = (step - 1) % config.log_every + 1
-                    row = {"loss": window_loss / since, "accuracy": window_right / since, "lr": lr, "grad_norm": norm}
-                    context.log(step, row)
-                    window_loss = window_right = 0.0
-        return total
 
 
 def accumulate_pair_loss(

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from alignkit.training.config import TokenTrainingConfig
+from alignkit.training.config import DataTrainingConfig
 
 
-class SFTConfig(TokenTrainingConfig):
+class SFTConfig(DataTrainingConfig):
     """Supervised fine-tuning on completions only."""
 
     lr: float = Field(2e-4, gt=0, description="peak learning rate")

@@ -8,6 +8,7 @@ from alignkit_plugins.policy_causal_lm.config import CausalLMConfig
 
 if TYPE_CHECKING:
     from alignkit.context import BuildContext
+    from alignkit.manager import PluginManager
 
 
 def build(config: CausalLMConfig, context: "BuildContext") -> Any:
@@ -17,7 +18,7 @@ def build(config: CausalLMConfig, context: "BuildContext") -> Any:
     return build_policy(config, context)
 
 
-def check(config: CausalLMConfig) -> None:
+def check(config: CausalLMConfig, manager: "PluginManager") -> None:
     """The folder must be a complete model."""
     if config.path is not None:
         from alignkit.modeling.folders import check_model_path

@@ -10,6 +10,7 @@ from alignkit.components import Config
 
 if TYPE_CHECKING:
     from alignkit.context import BuildContext
+    from alignkit.manager import PluginManager
 
 
 class RewardModelSourceConfig(Config):
@@ -26,7 +27,7 @@ def build(config: RewardModelSourceConfig, context: "BuildContext") -> Any:
     return load_source(config.model, config.max_tokens, context)
 
 
-def check(config: RewardModelSourceConfig) -> None:
+def check(config: RewardModelSourceConfig, manager: "PluginManager") -> None:
     """The folder must be a complete model."""
     from alignkit.modeling.folders import check_model_path
 

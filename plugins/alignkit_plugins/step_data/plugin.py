@@ -36,6 +36,6 @@ def alignkit_steps() -> Iterable[Component]:
             _build,
             DataConfig,
             "records from files, the hub or a generator, checked and split",
-            check_with=_check,
+            check=_check,
         )
     ]

@@ -95,7 +95,7 @@ class StepPlugin:
         def build(config: WriteConfig, context: Any) -> Write:
             return Write(config, self)
 
-        def check(config: WriteConfig) -> None:
+        def check(config: WriteConfig, manager: PluginManager) -> None:
             if config.file is not None and not Path(config.file).is_file():
                 raise UserError("no such file", where=config.file)
 

@@ -10,7 +10,7 @@ import torch
 from alignkit.batches import Row, TokenBatch, scatter
 from alignkit.errors import Fault, UserError
 from alignkit.training.batching import micro_batches, shuffled_batches
-from alignkit.training.config import OptimizerConfig, TokenTrainingConfig
+from alignkit.training.config import DataTrainingConfig, OptimizerConfig
 from alignkit.training.optimizer import Optimizer, rate_factor
 from alignkit.training.tokens import accumulate_token_loss, fit_tokens, token_loss
 from alignkit_plugins.optim_sft.stage import pack
@@ -31,7 +31,7 @@ class TestInvariance:
         loss, tokens = accumulate_token_loss(policy, rows, 4096, context)
         assert tokens == sum(LENGTHS) - 2 * len(LENGTHS)
         assert loss == pytest.approx(plain_loss(policy, rows), rel=1e-5)
-        assert token_loss(policy, rows, TokenTrainingConfig(lr=1.0), context) == pytest.approx(loss, rel=1e-6)
+        assert token_loss(policy, rows, DataTrainingConfig(lr=1.0), context) == pytest.approx(loss, rel=1e-6)
 
     @pytest.mark.parametrize("max_tokens", [1, 40, 100])
     def test_gradients_do_not_depend_on_micro_batches(self, policy: Any, context: Any, max_tokens: int) -> None:
@@ -94,7 +94,7 @@ class TestNothingToTrainOn:
     def test_no_target_anywhere_is_reported_before_training(self, llama: Any, context: Any) -> None:
         rows = [Row([7, 8, 9], [False] * 3)]
         with pytest.raises(UserError, match="no row has a token to train on"):
-            fit_tokens(llama, rows, [], TokenTrainingConfig(lr=1e-3), context)
+            fit_tokens(llama, rows, [], DataTrainingConfig(lr=1e-3), context)
 
     def test_a_batch_without_target_is_reported_not_nan(self, llama: Any, context: Any) -> None:
         with pytest.raises(UserError, match="no token to train on"):
@@ -104,18 +104,18 @@ class TestNothingToTrainOn:
 class TestRoom:
     def test_rows_longer_than_the_context_are_the_users_mistake(self, policy: Any, context: Any) -> None:
         with pytest.raises(UserError, match="longest row has 129 tokens and the model 128 positions"):
-            fit_tokens(policy, random_rows(300, [5, 129]), [], TokenTrainingConfig(lr=1e-3), context)
+            fit_tokens(policy, random_rows(300, [5, 129]), [], DataTrainingConfig(lr=1e-3), context)
 
     def test_packed_rows_count_by_their_documents(self, policy: Any, context: Any) -> None:
         packed = pack(random_rows(300, [100, 100, 90]), 200)  # with padding behind position 128
-        assert fit_tokens(policy, packed, [], TokenTrainingConfig(lr=1e-3), context)["steps"] == 1
+        assert fit_tokens(policy, packed, [], DataTrainingConfig(lr=1e-3), context)["steps"] == 1
 
 
 class TestFit:
     def test_the_logged_loss_is_that_before_each_step_and_training_lowers_it(self, llama: Any, context: Any) -> None:
         rows = random_rows(300, [12] * 8)
-        before = token_loss(llama, rows, TokenTrainingConfig(lr=1.0), context)
-        config = TokenTrainingConfig(lr=3e-3, epochs=6, batch_size=8, log_every=1, warmup=0.0)
+        before = token_loss(llama, rows, DataTrainingConfig(lr=1.0), context)
+        config = DataTrainingConfig(lr=3e-3, epochs=6, batch_size=8, log_every=1, warmup=0.0)
         result = fit_tokens(llama, rows, rows[:2], config, context)
         logged = [row["loss"] for _, row in context.trackers[0].rows if "loss" in row]
         assert len(logged) == 6
@@ -130,14 +130,14 @@ class TestFit:
         trained = []
         for tokens in (1, 10**6):
             policy = make_policy("gpt2")
-            config = TokenTrainingConfig(lr=1e-3, epochs=2, batch_size=3, micro_batch_tokens=tokens, eps=1e-3)
+            config = DataTrainingConfig(lr=1e-3, epochs=2, batch_size=3, micro_batch_tokens=tokens, eps=1e-3)
             fit_tokens(policy, rows, [], config, context)
             trained.append(policy.module.state_dict())
         for name, value in trained[0].items():
             assert torch.allclose(value, trained[1][name], atol=1e-5), name
 
     def test_a_part_of_an_epoch_stops_early(self, llama: Any, context: Any) -> None:
-        config = TokenTrainingConfig(lr=1e-4, epochs=0.5, batch_size=2)
+        config = DataTrainingConfig(lr=1e-4, epochs=0.5, batch_size=2)
         assert fit_tokens(llama, random_rows(300, [6] * 8), [], config, context)["steps"] == 2
 
 
