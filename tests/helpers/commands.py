@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 
-def alignkit(*arguments: str, cwd: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
+def alignkit(*arguments: str, cwd: Path, status: int = 0, timeout: int = 600) -> subprocess.CompletedProcess[str]:
     """Run `alignkit …` in `cwd` and check its exit status."""
     command = [sys.executable, "-m", "alignkit.cli", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == status, done.stderr[-3000:]
     return done

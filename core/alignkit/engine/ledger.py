@@ -144,6 +144,10 @@ class Ledger:
                 return True
         return False
 
+    def namesake(self, id: str, round: int) -> StepRecord | None:
+        """The finished step with this id in this round."""
+        return next((r for r, _ in self._done if r.id == id and r.round == round), None)
+
     def write_metrics(self) -> None:
         """`metrics.jsonl`: the metrics of all finished steps in order."""
         with atomic_write(self.folder / "metrics.jsonl") as out:

@@ -183,6 +183,12 @@ class _Run:
                 assert taken is not None
                 self.ledger.adopt(taken, folder)
                 return True
+            namesake = other.namesake(wanted.id, wanted.round)
+            changed = first_difference(namesake.identity, wanted.identity) if namesake else None
+            if changed is not None:
+                logger.info(
+                    "round %d · %s differs from that of %s in %s", wanted.round, wanted.id, other.folder, changed[0]
+                )
         return False
 
     def _do(self, step: StepSpec, folder: Path, round: int, started: StepRecord) -> None:

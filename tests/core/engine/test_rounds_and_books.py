@@ -99,6 +99,14 @@ def test_reuse_takes_over_identical_steps_and_only_those(bench: Any) -> None:
     assert bench.runs() == ["base/1", "loop/1", "end/1"]
 
 
+def test_reuse_says_what_differs(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    bench.recipe(BASE, LOOP, END)
+    bench.run()
+    with caplog.at_level("INFO", logger="alignkit"):
+        bench.run("name=second", "loop.text=other", reuse=[bench.run_folder])
+    assert [m for m in caplog.messages if "loop differs" in m and m.endswith(" in options.text")]
+
+
 def test_reuse_takes_finished_steps_of_an_unfinished_run(bench: Any) -> None:
     bench.recipe(BASE, LOOP + ", fail: bug")
     with pytest.raises(ZeroDivisionError):
