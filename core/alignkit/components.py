@@ -54,5 +54,8 @@ class Component:
     # Called as check(config, manager) before a run starts, after the checks of the components inside; raises UserError
     # for what can be known by then (a missing file, a folder that is no model). It writes nothing.
     check: Callable[[Any, "PluginManager"], None] | None = None
+    # Called with the config; names the code it would run (`module:function`, a model folder with code), which must be
+    # allowed with --allow-code before a run starts. None: no code.
+    code: Callable[[Any], str | None] | None = None
     # `keeps_partial` (steps): the folder of an unfinished step is left as it is for the next try.
     tags: frozenset[str] = field(default_factory=frozenset)

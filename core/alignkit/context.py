@@ -71,7 +71,13 @@ class BuildContext:
             return self.recipe.policy
         if isinstance(policy, ComponentSpec):
             return policy
-        path = str(self.resolve(policy)) if policy.startswith("@") else policy
+        try:
+            path = str(self.resolve(policy)) if policy.startswith("@") else policy
+        except UserError:
+            # Before any step has made a policy, the newest one is the model that the recipe starts from.
+            if policy == "@latest" and self.recipe.policy.options.get("path"):
+                return self.recipe.policy
+            raise
         return self.recipe.policy.with_options(path=path, init=None, tokenizer=None)
 
     def policy(self, policy: ComponentSpec | str | None) -> Policy:

@@ -1,6 +1,6 @@
 """From judgements to preference pairs: the one place where the forms of feedback meet, whoever gave it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
@@ -29,6 +29,7 @@ def preference_pairs(
     *,
     rating_threshold: float = 1.0,
     include_ties: bool = True,
+    left_out: Counter[str] | None = None,
 ) -> list[PreferencePair]:
     """Preference pairs of every task that has judgements, in the tasks' order.
 
@@ -36,8 +37,8 @@ def preference_pairs(
     differ by at least `rating_threshold`; binary judgements good x bad within the task; a critique's revision
     is preferred over the original. `p` is the mean over annotators, each counted once, and `chosen` the side
     with p >= 0.5. Pairs of one task form a group with weight 1/#pairs each (Ouyang et al. 2022, section 3.5).
-    Judgements that failed or were superseded, and pairs of equal texts, are left out. Raises UserError for a
-    candidate that is not in its task.
+    Judgements that failed or were superseded, and pairs of equal texts, are left out; the latter are counted in
+    `left_out["equal"]`. Raises UserError for a candidate that is not in its task.
     """
     judgements = list(judgements)
     replaced = superseded_ids(judgements)
@@ -49,7 +50,10 @@ def preference_pairs(
     for task in tasks:
         mine = by_task.get(task.id, [])
         _check_candidates(task, mine)
-        found = [*_voted_pairs(task, mine, rating_threshold, include_ties), *_revised_pairs(task, mine)]
+        voted = [*_voted_pairs(task, mine, rating_threshold, include_ties), *_revised_pairs(task, mine)]
+        found = [pair for pair in voted if pair.chosen != pair.rejected]
+        if left_out is not None:
+            left_out["equal"] += len(voted) - len(found)
         pairs += [pair.model_copy(update={"weight": 1 / len(found)}) for pair in found]
     return pairs
 
@@ -92,7 +96,7 @@ def _voted_pairs(
     for (first, second), by_voter in sorted(votes.items(), key=lambda v: (order[v[0][0]], order[v[0][1]])):
         a, b = task.candidates[order[first]], task.candidates[order[second]]
         p = _mean([_mean(own) for own in by_voter.values()])
-        if a.completion == b.completion or (p == 0.5 and not include_ties):
+        if p == 0.5 and not include_ties:
             continue
         yield _pair(task, a, b, p) if p >= 0.5 else _pair(task, b, a, 1 - p)
 

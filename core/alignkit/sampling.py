@@ -24,7 +24,7 @@ def sample_model(
     sampling = validated(Sampling, options, Lines("command line"))
     spec = ComponentSpec(name="causal_lm", path=model)
     context = standalone_context(spec, seed)
-    resolve(context.manager, "policy", spec, Lines("command line"), preflight=True)
+    resolve(context.manager, "policy", spec, Lines("command line"), allowed=frozenset())
     policy: Policy = context.build("policy", spec)
     sampler: Sampler = context.build("sampler", ComponentSpec(name="hf"))
     if file is not None:

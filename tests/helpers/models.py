@@ -94,7 +94,7 @@ def make_policy(
 def make_scorer(folder: Path, kind: str = "llama", tokenizer: Any = None, seed: int = 3) -> SequenceScorer:
     """A reward model that starts from a random policy, saved and loaded as the stage does it."""
     make_policy(kind, tokenizer, seed).save(folder)
-    scorer = SequenceScorer.load(str(folder), torch.device("cpu"))
+    scorer = SequenceScorer.load(str(folder), torch.device("cpu"), new_head=True)
     scorer.init_head(torch.Generator().manual_seed(seed))
     return scorer
 

@@ -11,15 +11,17 @@ from alignkit.errors import UserError
 @click.command("check")
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--allow-code", multiple=True, metavar="NAME", help="As for run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def command(recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def command(recipe: str, overrides: tuple[str, ...], allow_code: tuple[str, ...], as_json: bool) -> None:
     """Check a recipe, its files and its models without running anything."""
+    from alignkit.commands.run import allowed_code
     from alignkit.recipe import load_recipe
     from alignkit.recipe.check import check_recipe
 
     try:
         loaded = load_recipe(recipe, overrides)
-        check_recipe(loaded.recipe, loaded.manager, loaded.lines, preflight=True)
+        check_recipe(loaded.recipe, loaded.manager, loaded.lines, allowed_code(allow_code))
     except UserError as error:
         if not as_json:
             raise

@@ -1,5 +1,6 @@
 """What makes a step the same step: options, inputs, files, component versions, seed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from alignkit.manager import PluginManager
 from alignkit.recipe.check import references, resolve, slots
 from alignkit.recipe.model import ComponentSpec, Recipe, StepSpec, Volatile
 from alignkit.seeds import derived_seed
+
+# `module:function`: the file in the current folder that it is imported from counts as an input.
+CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def step_identity(
@@ -63,6 +67,10 @@ def path_fingerprints(data: Any) -> dict[str, str]:
         return {k: v for value in data for k, v in path_fingerprints(value).items()}
     if not isinstance(data, str) or not data or data.startswith("@") or len(data) > 4096 or "\n" in data:
         return {}
+    if CODE.fullmatch(data):
+        module = Path(data.partition(":")[0].replace(".", "/"))
+        sources = [p for p in (module.with_suffix(".py"), module / "__init__.py") if p.is_file()]
+        return {data: fingerprint(sources[0])} if sources else {}
     path = Path(data).expanduser()
     try:
         if path.is_file():

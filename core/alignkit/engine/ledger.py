@@ -174,7 +174,9 @@ class Ledger:
         latest: dict[str, Any] = {}
         for merged in rounds:
             _merge(latest, merged)
-        summary = {"name": run.name, "seed": run.seed, **latest, "rounds": rounds}
+        # Two steps of one kind share a section, where the later one stands; here is each step's own.
+        by_step = [{"round": r.round, "id": r.id, **r.summary} for r, _ in self._done]
+        summary = {"name": run.name, "seed": run.seed, **latest, "rounds": rounds, "by_step": by_step}
         write_json(self.folder / "summary.json", summary)
         steps = [{"round": r.round, "id": r.id, "seconds": r.seconds} for r, _ in self._done]
         write_json(
@@ -197,11 +199,10 @@ def _read_manifest(path: Path) -> StepRecord:
 
 
 def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+    """Sections that hold an entry per step id are joined; figures are replaced whole, never mixed with older ones."""
     for key, value in new.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            into[key] = {**into[key], **value}
-        else:
-            into[key] = value
+        per_step = isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
+        into[key] = {**into[key], **value} if per_step and isinstance(into.get(key), dict) else value
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -63,7 +63,7 @@ class _Run:
         if start_from is not None and start_from not in ids:
             raise UserError(f"no step {start_from!r} in the recipe", where="--from", hint=f"steps: {', '.join(ids)}")
         self.reuse = [Ledger.of_existing_run(path) for path in reuse]
-        check_recipe(self.recipe, self.manager, self.loaded.lines, preflight=True)
+        check_recipe(self.recipe, self.manager, self.loaded.lines, self.allow_code)
         first = ids.index(start_from) + 1 if start_from is not None else None
         self._check_device()
         with locked(self.folder):
@@ -115,7 +115,8 @@ class _Run:
             if start_from is not None and (round > 1 or number >= start_from):
                 continue
             record = self.ledger.read(step.id, number, round)
-            if record is not None:
+            kept = "keeps_partial" in self.manager.get("step", step.step).component.tags
+            if record is not None and (record.finished or kept):  # any other unfinished step starts over anyway
                 self._compare(record, step, number, round)
                 self.ledger.adopt(record, self.ledger.step_folder(step.id, number, round))
 
@@ -211,6 +212,9 @@ class _Run:
         self.ledger.write(record, folder)
         self.ledger.adopt(record, folder)
         self.ledger.write_metrics()
+        for part in sorted(set(output.outputs.values())):
+            if (folder / part / "config.json").is_file():
+                notify(self.manager, "alignkit_checkpoint", run=self.info, step_id=step.id, folder=folder / part)
         notify(self.manager, "alignkit_step_end", run=self.info, step_id=step.id, folder=folder)
 
     def _context(self, step: StepSpec, folder: Path, round: int) -> StepContext:

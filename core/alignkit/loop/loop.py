@@ -1,5 +1,6 @@
 """The alignment loop, as in the paper's paragraph: roll out, reward, advantage, optimize; next batch."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from alignkit.loop.rewards import AdaptiveKL, check_finite, checked_scores, pena
 from alignkit.protocols import Advantage, Critic, Experience, Policy, RolloutStage, Sampler, Scores
 from alignkit.records import Prompt
 from alignkit.seeds import derived_seed
+
+logger = logging.getLogger("alignkit")
+# bfloat16 differs by a few hundredths; a model that reads padding differs by tenths.
+MISMATCH_WARNING = 0.2
 
 
 @dataclass
@@ -103,6 +108,12 @@ class AlignmentLoop:
         if rollout.sampler_logp_BT is not None and config.sampling.top_k == 0 and config.sampling.top_p == 1.0:
             difference_BT = (logp_BT - rollout.sampler_logp_BT) * mask_BT
             metrics["sampler_mismatch"] = float(difference_BT.abs().max())
+            if metrics["sampler_mismatch"] > MISMATCH_WARNING:
+                logger.warning(
+                    "the sampler's log-probs differ from the trainer's by up to %.2f nats: PPO learns from other "
+                    "probabilities than were sampled; does this architecture support left padding?",
+                    metrics["sampler_mismatch"],
+                )
         return Experience(rollout, mask_BT, logp_BT, ref_BT, values_BT, advantages_BT, returns_BT), metrics
 
     def _prompt_batches(self) -> Iterator[list[Prompt]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from alignkit.errors import UserError
+from alignkit.errors import Fault, UserError
 from alignkit.files import atomic_folder, digest, fingerprint
 from alignkit.modeling.encoding import TextEncoder
 
@@ -40,11 +40,43 @@ def load(auto_class: Any, path: str, **options: Any) -> Any:
     """`auto_class.from_pretrained(path)`; what transformers raises becomes a UserError."""
     check_model_path(path)
     _be_quiet()
+    import torch
+    from safetensors import SafetensorError
+
     try:
         return auto_class.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
         raise UserError(f"cannot load the model: {first}", where=path, hint="a local folder works offline") from None
+
+
+def load_model(auto_class: Any, path: str, new: tuple[str, ...] = (), **options: Any) -> Any:
+    """Load weights; those that the folder lacks are an error unless their names begin with one of `new`.
+
+    transformers fills missing weights with random numbers, which would be trained against and reported as a reward.
+    """
+    config = load(_auto_config(), path, trust_remote_code=options.get("trust_remote_code", False))
+    made_as = (getattr(config, "architectures", None) or [""])[0]
+    if made_as.endswith("ForSequenceClassification") and "CausalLM" in auto_class.__name__:
+        raise UserError("this is a reward model or classifier, not a language model", where=path, hint="name a policy")
+    model, info = load(auto_class, path, output_loading_info=True, **options)
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
+    if missing:
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise UserError(
+            f"the folder has no weights for {shown}, which {type(model).__name__} needs",
+            where=path,
+            hint="a language model is no reward model, nor the reverse; the reward_model stage makes one",
+        )
+    return model
+
+
+def _auto_config() -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig
 
 
 def _be_quiet() -> None:
@@ -75,9 +107,16 @@ def stop_ids(model: Any) -> frozenset[int]:
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a complete model folder, or none."""
+    from safetensors import SafetensorError
+
     _be_quiet()
     with atomic_folder(folder) as temp:
-        model.save_pretrained(temp)
+        try:
+            model.save_pretrained(temp)
+        except SafetensorError as error:  # how safetensors reports a failed write
+            raise Fault(
+                f"cannot save the model: {error}", where=folder, hint="is the disk full? free space and run again"
+            ) from error
         tokenizer.save_pretrained(temp)
 
 

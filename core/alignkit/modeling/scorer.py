@@ -34,15 +34,22 @@ class SequenceScorer:
         self.encoder = encoder
 
     @classmethod
-    def load(cls, path: str, device: torch.device, overrides: Mapping[str, Any] | None = None) -> "SequenceScorer":
-        """Load a saved scorer, or the backbone of a language model with a new head; weights in float32.
+    def load(
+        cls, path: str, device: torch.device, new_head: bool = False, overrides: Mapping[str, Any] | None = None
+    ) -> "SequenceScorer":
+        """Load a saved scorer; with `new_head` the folder may also be a language model. Weights in float32.
 
         `overrides` change fields of the model's config, such as dropout rates.
         """
         from transformers import AutoModelForSequenceClassification
 
-        module = folders.load(
-            AutoModelForSequenceClassification, path, num_labels=1, dtype=torch.float32, **(overrides or {})
+        module = folders.load_model(
+            AutoModelForSequenceClassification,
+            path,
+            new=("score.",) if new_head else (),
+            num_labels=1,
+            dtype=torch.float32,
+            **(overrides or {}),
         )
         scorer = cls(module.to(device), folders.load_encoder(path, module))
         scorer.module.config.pad_token_id = scorer.encoder.pad_id

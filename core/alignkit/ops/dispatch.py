@@ -1,6 +1,5 @@
 """Which implementation of each op a run uses: chosen once, logged and recorded."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,13 +40,9 @@ class Ops:
 
 
 def choose_ops(manager: "PluginManager", name: str, device: "torch.device") -> Ops:
-    """Resolve `kernels:` of a recipe (ALIGNKIT_KERNELS wins). Raises UserError for a choice that cannot run.
-
-    `auto` takes the eager reference unless a kernel says it is the better default on this device.
-    """
-    name = os.environ.get("ALIGNKIT_KERNELS", name)
+    """Resolve `kernels:` of a recipe. Raises UserError for a choice that cannot run. `auto` is the eager reference."""
     if name in ("eager", "auto"):
-        reason = "asked for" if name == "eager" else f"auto: no kernel claims to be faster on {device.type}"
+        reason = "asked for" if name == "eager" else "auto"
         return Ops(**OPS, choice=dict.fromkeys(OPS, "eager"), reason=reason)
     registered = manager.get("kernel", name, where="kernels")
     kernel: Kernel = registered.component.build(registered.component.config(), None)

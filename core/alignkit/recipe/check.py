@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from alignkit.components import Kind
+from alignkit.code import require_allowed
+from alignkit.components import Component, Kind
 from alignkit.errors import UserError, did_you_mean
 from alignkit.manager import PluginManager, Registered
 from alignkit.recipe.model import LATEST, ComponentSpec, Recipe, SlotOf, StepSpec
@@ -73,11 +74,12 @@ def resolve(
     spec: ComponentSpec,
     lines: Lines | None = None,
     path: KeyPath = (),
-    preflight: bool = False,
+    allowed: frozenset[str] | None = None,
 ) -> Resolved:
     """Find the component `spec` names and validate its options and those of the components inside it.
 
-    With `preflight` each component's own check runs too (files that must exist, folders that must be models).
+    With `allowed` (names of code that may run) it is a preflight: each component's own check runs too (files that must
+    exist, folders that must be models), and code it would run must be allowed.
     """
     lines = lines or Lines("recipe")
     registered = manager.get(kind, spec.name, where=lines.at((*path, "name")))
@@ -85,13 +87,23 @@ def resolve(
     config = validated(registered.component.config, spec.options, lines, path, also)
     component = registered.component
     for inner_kind, inner, inner_path in slots(config):
-        resolve(manager, inner_kind, inner, lines, (*path, *inner_path), preflight)
-    if preflight and component.check is not None:
+        resolve(manager, inner_kind, inner, lines, (*path, *inner_path), allowed)
+    if allowed is not None:
+        _preflight(component, config, manager, allowed, lines.at(path))
+    return Resolved(registered, config)
+
+
+def _preflight(
+    component: Component, config: BaseModel, manager: PluginManager, allowed: frozenset[str], where: str
+) -> None:
+    code = component.code(config) if component.code is not None else None
+    if code is not None:
+        require_allowed(code, allowed, where)
+    if component.check is not None:
         try:
             component.check(config, manager)
         except UserError as error:  # one without a place gets the recipe's line
-            raise UserError(error.what, where=error.where or lines.at(path), hint=error.hint) from None
-    return Resolved(registered, config)
+            raise UserError(error.what, where=error.where or where, hint=error.hint) from None
 
 
 def slots(config: BaseModel) -> Iterator[tuple[Kind, ComponentSpec, KeyPath]]:
@@ -123,11 +135,14 @@ def references(data: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
         yield data, path
 
 
-def check_recipe(recipe: Recipe, manager: PluginManager, lines: Lines, preflight: bool = False) -> None:
-    """Raise UserError for the first thing that could not work: unknown component, option, reference or file."""
-    resolve(manager, "policy", recipe.policy, lines, ("policy",), preflight)
+def check_recipe(recipe: Recipe, manager: PluginManager, lines: Lines, allowed: frozenset[str] | None = None) -> None:
+    """Raise UserError for the first thing that could not work: unknown component, option or reference.
+
+    With `allowed` (see `resolve`) also for files, models and code.
+    """
+    resolve(manager, "policy", recipe.policy, lines, ("policy",), allowed)
     for i, tracker in enumerate(chosen_trackers(recipe, manager)):
-        resolve(manager, "tracker", tracker, lines, ("trackers", i), preflight)
+        resolve(manager, "tracker", tracker, lines, ("trackers", i), allowed)
     if recipe.kernels not in ("auto", "eager"):
         manager.get("kernel", recipe.kernels, where=lines.at(("kernels",)))
     ids = [s.id for s in recipe.steps]
@@ -136,7 +151,7 @@ def check_recipe(recipe: Recipe, manager: PluginManager, lines: Lines, preflight
     for i, step in enumerate(recipe.steps):
         try:
             spec = _component_of(step, lines, ("steps", i))
-            resolve(manager, "step", spec, lines, ("steps", i), preflight)
+            resolve(manager, "step", spec, lines, ("steps", i), allowed)
         except UserError as error:
             raise UserError(f"step {step.id!r}: {error.what}", where=error.where, hint=error.hint) from None
         for text, path in references(step.options):

@@ -1,5 +1,6 @@
 """From a recipe's name or file and the command line's overrides to a checked `Recipe`."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -48,8 +49,17 @@ def load_recipe(name: str, overrides: Sequence[str] = (), manager: PluginManager
     raw, lines = read_yaml(recipe_path(name))
     data: dict[str, Any] = apply_overrides(raw, overrides, lines)
     variables = data.get("vars") or {}
+    shadowing = sorted(set(variables) & set(Recipe.model_fields))
+    if shadowing:
+        raise UserError(
+            f"the variable {shadowing[0]!r} has the name of a key of the recipe",
+            where=lines.at(("vars", shadowing[0])),
+            hint="rename it: on the command line the key would win",
+        )
     body = {k: substitute(v, variables, lines, (k,)) for k, v in data.items() if k != "vars"}
     recipe = validated(Recipe, {**body, "vars": variables}, lines)
+    if "ALIGNKIT_KERNELS" in os.environ:  # put into the recipe, so that the run's record says so
+        recipe = recipe.model_copy(update={"kernels": os.environ["ALIGNKIT_KERNELS"]})
     if manager is None:
         manager = PluginManager()
         manager.load_entry_points(disable=recipe.plugins.disable)

@@ -8,7 +8,7 @@ from pydantic import Field
 from alignkit.components import Config
 from alignkit.data.rows import BadRow
 from alignkit.protocols import SourceRow
-from alignkit.records import Content, Message, PreferencePair, Record
+from alignkit.records import Content, Demonstration, Message, PreferencePair, Record
 from alignkit_plugins.data_formats import columns
 
 
@@ -28,6 +28,7 @@ class PreferenceConfig(Config):
     votes_for: str | None = Field(None, description="column with the number of votes for chosen (soft label)")
     votes_against: str | None = Field(None, description="column with the number of votes for rejected")
     votes_tied: str | None = Field(None, description="column with the number of votes for neither; half to each")
+    also_demonstrations: bool = Field(False, description="give the chosen answers to the part `demonstrations` too")
     also_prompts: bool = Field(False, description="give each different prompt to the part `prompts` too")
 
 
@@ -53,6 +54,8 @@ class PreferenceFormat:
                     prompt=prompt, chosen=chosen, rejected=rejected, p=self._p(row), margin=self._margin(row)
                 ),
             )
+            if self._config.also_demonstrations:
+                yield "demonstrations", Demonstration(prompt=prompt, completion=chosen)
             if self._config.also_prompts:
                 yield from self._prompts.of(prompt)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignkit.batches import TokenBatch
 from alignkit.context import StepContext
+from alignkit.errors import UserError
 from alignkit.loop.rewards import whiten
 from alignkit.protocols import Critic, Experience, Policy
 from alignkit.training.batching import micro_batches, shuffled_batches
@@ -30,6 +31,11 @@ class PPO:
         config = self.config
         self.policy, self.critic, self.context = policy, critic, context
         self.iteration = 0
+        if config.critic_warmup >= iterations:
+            raise UserError(
+                f"critic_warmup {config.critic_warmup} leaves none of {iterations} iterations for the policy",
+                where=f"step {context.step_id}",
+            )
         self._generator = torch.Generator().manual_seed(context.seed)
         steps = iterations * config.epochs * config.minibatches
         warm_steps = config.critic_warmup * config.epochs * config.minibatches

@@ -35,7 +35,7 @@ class RewardModelStage:
             raise UserError("reward_model starts from a language model", where="policy", hint="set policy: '@sft'")
         context = task.context
         torch.manual_seed(context.seed)
-        scorer = SequenceScorer.load(task.model_path, context.device, overrides=self.config.overrides)
+        scorer = SequenceScorer.load(task.model_path, context.device, new_head=True, overrides=self.config.overrides)
         scorer.init_head(torch.Generator().manual_seed(context.seed))
         data = self._groups(scorer, task.data)
         if not data.groups:
@@ -59,6 +59,7 @@ class RewardModelStage:
         scorer.save(context.folder / "model")
         if heldout is not None and heldout.groups:
             summary["heldout_pairs"] = len(heldout.pairs)
+            summary["heldout_dropped_too_long"] = heldout.dropped
             summary["accuracy"] = pair_accuracy(scorer, heldout.groups)
             summary["accuracy_longest_baseline"] = longest_baseline(heldout.pairs)
             context.log(steps, {"heldout_accuracy": summary["accuracy"]})

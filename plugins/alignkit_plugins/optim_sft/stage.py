@@ -42,6 +42,8 @@ class SFT:
         result = fit_tokens(policy, rows, heldout.rows if heldout else [], self.config, task.context)
         policy.save(task.context.folder / "model")
         counts = {"demonstrations": len(task.data), "dropped_too_long": data.dropped, "cut_too_long": data.cut}
+        if heldout is not None:
+            counts |= {"heldout_dropped_too_long": heldout.dropped, "heldout_cut_too_long": heldout.cut}
         return {**counts, **result}
 
 

@@ -26,8 +26,13 @@ def check(config: CausalLMConfig, manager: "PluginManager") -> None:
         check_model_path(config.path)
 
 
+def code(config: CausalLMConfig) -> str | None:
+    """A model that brings its own code is code."""
+    return config.path if config.trust_remote_code else None
+
+
 @hookimpl
 def alignkit_policies() -> Iterable[Component]:
     """The built-in policy."""
     summary = "any transformers causal language model, by path, hub name or new from a config"
-    return [Component(name="causal_lm", build=build, config=CausalLMConfig, check=check, summary=summary)]
+    return [Component(name="causal_lm", build=build, config=CausalLMConfig, check=check, code=code, summary=summary)]

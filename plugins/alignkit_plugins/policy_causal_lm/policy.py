@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import Head, TokenBatch
+from alignkit.code import require_allowed
 from alignkit.context import BuildContext
 from alignkit.errors import UserError, did_you_mean
 from alignkit.modeling import folders
@@ -74,7 +75,7 @@ class CausalLM:
         from transformers import AutoModelForSequenceClassification
 
         if init is not None:
-            scorer = SequenceScorer.load(str(init), self.device)
+            scorer = SequenceScorer.load(str(init), self.device, new_head=not keep_head)
             if scorer.encoder.tokenizer_id != self.tokenizer_id:
                 raise UserError(
                     "the critic's first model has another tokenizer than the policy, so it cannot read its ids",
@@ -129,8 +130,10 @@ def build_policy(config: CausalLMConfig, context: BuildContext) -> CausalLM:
     if config.init is not None:
         return _new(config, context)
     assert config.path is not None
+    if config.trust_remote_code:
+        require_allowed(config.path, context.allow_code, "policy.trust_remote_code")
     path = str(context.resolve(config.path)) if config.path.startswith("@") else config.path
-    module = folders.load(
+    module = folders.load_model(
         AutoModelForCausalLM,
         path,
         dtype=getattr(torch, config.dtype),

@@ -33,4 +33,6 @@ def build(config: FunctionConfig, context: "BuildContext") -> Any:
 def alignkit_reward_sources() -> Iterable[Component]:
     """A function of the user's own."""
     summary = "scores completions with a Python function (needs --allow-code)"
-    return [Component(name="function", build=build, config=FunctionConfig, summary=summary)]
+    return [
+        Component(name="function", build=build, config=FunctionConfig, summary=summary, code=lambda config: config.path)
+    ]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import Rollout
+from alignkit.code import require_allowed
 from alignkit.errors import Fault, UserError
 from alignkit.records import plain_text
 
@@ -46,12 +47,7 @@ class FunctionSource:
 def load_function(path: str, options: dict[str, Any], allowed: frozenset[str]) -> FunctionSource:
     """Import `module:function`. Raises UserError if it is not allowed or not there."""
     module_name, _, function_name = path.partition(":")
-    if path not in allowed and module_name not in allowed:
-        raise UserError(
-            f"the recipe wants to run {path}, which was not allowed",
-            where="reward_source function",
-            hint=f"if you trust it, add --allow-code {path} (or set ALIGNKIT_ALLOW_CODE)",
-        )
+    require_allowed(path, allowed, "reward_source function")
     # A script's own folder is importable in `python script.py`; the same is expected of the current folder here.
     here = str(Path.cwd())
     added = here not in sys.path

@@ -51,7 +51,10 @@ class HumanSource:
     def _wait_for(self, tasks: Sequence[Task], judgements: Sequence[Judgement]) -> None:
         annotators: dict[str, set[str]] = {task.id: set() for task in tasks}
         for judgement in judgements:
-            if judgement.status == "ok":
+            # Who skips or flags a task has answered it (asking again would keep the run waiting for ever); who takes an
+            # answer back has not.
+            passed = judgement.status in ("skipped", "flagged") and judgement.supersedes is None
+            if judgement.status == "ok" or passed:
                 annotators[judgement.task_id].add(judgement.annotator.id)
         answered = sum(len(annotators[task.id]) >= task.overlap for task in tasks)
         # The small number keeps 0.1 * 30 from asking for 4 tasks.
@@ -69,6 +72,9 @@ class HumanSource:
 
 def _files(place: Path) -> list[Path]:
     if place.is_dir():
+        others = sorted(p.name for p in place.iterdir() if p.suffix != ".jsonl" and not p.name.startswith("."))
+        if others:
+            logger.warning("not read, only .jsonl files are: %s", ", ".join(others))
         return sorted(p for p in place.glob("*.jsonl") if not p.name.startswith("."))
     return [place] if place.exists() else []
 

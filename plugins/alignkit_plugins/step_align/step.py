@@ -29,10 +29,10 @@ class Align:
         if loop.critic is not None:
             loop.critic.save(context.folder / "critic")
             outputs["critic"] = "critic"
-        summary = {**self._summary(figures), "prompts": len(loop.prompts), "prompts_too_long": left_out}
+        summary = {**self._summary(figures), "prompts": len(loop.prompts), **left_out}
         return StepOutput(outputs, {self.config.optimizer_stage.name: summary})
 
-    def build_loop(self, context: StepContext) -> tuple[AlignmentLoop, int]:
+    def build_loop(self, context: StepContext) -> tuple[AlignmentLoop, dict[str, int]]:
         """The loop with all its parts, and how many prompts were too long for it."""
         config = self.config
         where = f"step {context.step_id}"
@@ -55,10 +55,16 @@ class Align:
         reference.module.requires_grad_(False)
         if reference.tokenizer_id != policy.tokenizer_id:
             raise UserError("the reference has another tokenizer than the policy", where=where, hint="set reference")
+        advantage: Advantage = context.build("advantage", config.advantage)
+        if advantage.needs.greedy_baseline:
+            raise UserError(
+                f"advantage {config.advantage.name!r} asks for a greedy baseline, which the loop does not sample yet",
+                where=where,
+                hint="use another estimator",
+            )
         longest = config.max_prompt_length
         prompts = fitting_prompts(policy, context.records(config.prompts, "prompts"), longest)
         eval_prompts = fitting_prompts(policy, self._eval_prompts(context), longest, config.eval_limit)
-        advantage: Advantage = context.build("advantage", config.advantage)
         loop = AlignmentLoop(
             policy=policy,
             reference=reference,
@@ -73,7 +79,7 @@ class Align:
             config=config,
             context=context,
         )
-        return loop, prompts.too_long
+        return loop, {"prompts_too_long": prompts.too_long, "eval_prompts_too_long": eval_prompts.too_long}
 
     def _critic(self, policy: Policy, advantage: Advantage, context: StepContext) -> Critic | None:
         if not advantage.needs.critic:

@@ -92,12 +92,12 @@ class Collect:
         return tasks
 
     def _write_pairs(self, tasks: list[Task], judgements: list[Judgement], context: StepContext) -> StepOutput:
-        pairs = preference_pairs(tasks, judgements, rating_threshold=self.config.rating_threshold)
-        usable = [p for p in pairs if p.chosen != p.rejected]
+        left_out: Counter[str] = Counter()
+        pairs = preference_pairs(tasks, judgements, rating_threshold=self.config.rating_threshold, left_out=left_out)
         heldout_prompts = {t.id for t in tasks if self._held_out(t)}
         parts: dict[str, list[PreferencePair]] = {
-            "preferences": [p for p in usable if p.group not in heldout_prompts],
-            HELDOUT + "preferences": [p for p in usable if p.group in heldout_prompts],
+            "preferences": [p for p in pairs if p.group not in heldout_prompts],
+            HELDOUT + "preferences": [p for p in pairs if p.group in heldout_prompts],
         }
         outputs = {"": ".", "tasks": "tasks.jsonl", "judgements": "judgements.jsonl"}
         for part, new in parts.items():
@@ -114,7 +114,7 @@ class Collect:
             "not_usable": {k: v for k, v in status.items() if k != "ok"},
             "pairs": len(parts["preferences"]),
             "heldout_pairs": len(parts[HELDOUT + "preferences"]),
-            "equal_pairs_left_out": len(pairs) - len(usable),
+            "equal_pairs_left_out": left_out["equal"],
             "annotators": sorted({j.annotator.id for j in judgements}),
         }
         summary: dict[str, Any] = {"feedback": {context.step_id: figures}}

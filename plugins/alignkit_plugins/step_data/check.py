@@ -14,6 +14,7 @@ from alignkit_plugins.step_data.splitting import Splitter
 from alignkit_plugins.step_data.step import STRICT_HINT, limited
 
 SHOWN = 5
+NO_ROW_HINT = "no row can be used: is this the right format for the files?"
 
 
 def check_data(config: DataConfig, manager: PluginManager) -> None:
@@ -29,7 +30,7 @@ def check_data(config: DataConfig, manager: PluginManager) -> None:
             local.append(source)
     if config.split is not None and len(local) == len(config.sources):
         raise UserError("split is for hub data sets, and there is none under files", hint="leave split out")
-    if data_format is not None and local and config.on_bad_row == "strict":
+    if data_format is not None and local:
         _read_once(config, data_format, local)
 
 
@@ -68,11 +69,14 @@ class _EnoughError(Exception):
 
 
 def _read_once(config: DataConfig, data_format: DataFormat, local: list[str]) -> None:
+    """Strict: no row may be bad. Otherwise one good row is enough, and the run counts the bad ones."""
+    strict = config.on_bad_row == "strict"
     found: list[BadRow] = []
 
     def on_bad(bad: BadRow) -> None:
-        found.append(bad)
-        if len(found) == SHOWN:
+        if len(found) < SHOWN:
+            found.append(bad)
+        if strict and len(found) == SHOWN:
             raise _EnoughError
 
     # Checks too that what is to be split can be: the side itself does not matter here.
@@ -83,10 +87,12 @@ def _read_once(config: DataConfig, data_format: DataFormat, local: list[str]) ->
         for _, record in limited(rows, config.limit):
             splitter.side(record)
             records += 1
+            if not strict:
+                return
     except _EnoughError:
         pass
     if found:
         more = "".join(f"\n{bad.where}: {bad.problem}" for bad in found[1:])
-        raise UserError(found[0].problem + more, where=found[0].where, hint=STRICT_HINT)
+        raise UserError(found[0].problem + more, where=found[0].where, hint=STRICT_HINT if strict else NO_ROW_HINT)
     if not records and len(local) == len(config.sources):
         raise UserError("the files hold no row", where=", ".join(local))

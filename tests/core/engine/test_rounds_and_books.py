@@ -153,6 +153,7 @@ def test_summary_has_the_last_round_on_top_and_all_in_rounds(bench: Any) -> None
         {"last": "loop", "steps": {"base": base, "loop": {**loop, "round": 1}}},
         {"last": "loop", "steps": {"loop": loop}},
     ]
+    assert [(s["round"], s["id"]) for s in summary["by_step"]] == [(1, "base"), (1, "loop"), (2, "loop")]
     assert summary == bench.json("summary.json")
 
 

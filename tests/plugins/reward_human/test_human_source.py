@@ -72,6 +72,19 @@ def test_an_answer_taken_back_does_not_count(tmp_path: Path) -> None:
         ids(write(tmp_path / "a.jsonl", row("j1", "x"), taken_back), task("x"))
 
 
+def test_a_skip_answers_a_task_and_is_passed_on(tmp_path: Path) -> None:
+    skip = {**row("j1", "x"), "payload": None, "status": "skipped"}
+    found = list(HumanSource(write(tmp_path / "a.jsonl", skip), 1.0, None).annotate([task("x")]))
+    assert [j.status for j in found] == ["skipped"], "collect counts it as not usable"
+
+
+def test_files_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "all.json").write_text("[]")
+    with caplog.at_level("WARNING", logger="alignkit"):
+        ids(write(tmp_path / "a.jsonl", row("j1", "x")).parent, task("x"))
+    assert "all.json" in caplog.text
+
+
 def test_waiting_says_how_many_are_missing_and_where_to_put_them(tmp_path: Path) -> None:
     place = tmp_path / "judgements"
     source = HumanSource(place, 1.0, tmp_path / "tasks.jsonl")
