@@ -3,6 +3,7 @@ that the person at the keyboard did not allow."""
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,12 @@ class FunctionSource:
             scores = list(self.function(prompts, list(rollout.texts), **self.options))
             scores_B = torch.tensor([float(s) for s in scores], dtype=torch.float32)
         except Exception as error:
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+            place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
             raise Fault(
                 f"the reward function failed on a batch of {len(prompts)}: {type(error).__name__}: {error}",
-                where=self.path,
-                hint=f"the first completion was {rollout.texts[0][:200]!r}",
+                where=self.path + place,
+                hint=f"it should return one number per completion; the first completion was {rollout.texts[0][:200]!r}",
             ) from error
         if len(scores_B) != len(rollout):
             raise Fault(f"returned {len(scores_B)} scores for {len(rollout)} completions", where=self.path)

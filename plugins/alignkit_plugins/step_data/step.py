@@ -12,6 +12,7 @@ from alignkit.data.rows import BadRow
 from alignkit.data.store import RecordFile
 from alignkit.errors import UserError
 from alignkit.protocols import DataFormat, StepOutput
+from alignkit.recipe.check import references
 from alignkit.records import Record
 from alignkit_plugins.step_data.config import DataConfig
 from alignkit_plugins.step_data.reading import Sources, read_records
@@ -56,8 +57,8 @@ class DataStep:
             for part, records in added:
                 for record in records:
                     self._place(part, record, files)
-            context.log(self._tally.rows, {"records": float(files.counts.total())})
-            self._check_result(files.counts, context.step_id)
+            context.log(self._tally.rows, {})
+            self._check_result(files.counts, context)
         return self._output(files.counts, context)
 
     def _own_records(self, files: PartFiles, context: StepContext) -> Iterator[tuple[str, Record]]:
@@ -73,7 +74,7 @@ class DataStep:
         for made, (part, record) in enumerate(records, 1):
             self._tally.rows = made if self._format.generates else sources.count
             if made % _LOG_EVERY == 0:
-                context.log(self._tally.rows, {"records": float(made)})
+                context.log(self._tally.rows, {})
             yield part, record
         # Also the rows behind the last record: rejected ones, and lines of a document.
         self._tally.rows = max(self._tally.rows, sources.count)
@@ -92,13 +93,20 @@ class DataStep:
         else:
             files.write(part if side == "train" else HELDOUT + part, record)
 
-    def _check_result(self, counts: Counter[str], step_id: str) -> None:
-        where = f"step {step_id}"
+    def _check_result(self, counts: Counter[str], context: StepContext) -> None:
+        where = f"step {context.step_id}"
+        named = {text for step in context.recipe.steps for text, _ in references(step.options)}
         for part in PARTS:
             train, heldout = counts[part], counts[HELDOUT + part]
             # Test records alone, from a format or another step, are no mistake when nothing is split here.
             if heldout and not train and self._config.heldout:
                 raise UserError(f"all {part} are held out, none is left to train on", where=where, hint="lower heldout")
+            if not heldout and f"@{context.step_id}.{HELDOUT}{part}" in named:
+                raise UserError(
+                    f"a later step reads {HELDOUT}{part}, and of {train} {part} none is held out",
+                    where=where,
+                    hint="raise heldout, or give more rows",
+                )
             if train and not heldout and self._config.heldout:
                 logger.warning("%s: no %s are held out: too few for heldout: %g", where, part, self._config.heldout)
         if not counts.total():

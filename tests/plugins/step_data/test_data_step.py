@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -83,6 +83,7 @@ class Context:
         self.manager = manager
         self.folder = folder
         self.references: dict[str, Path] = {}
+        self.recipe = SimpleNamespace(steps=())
         self.logged: list[int] = []
 
     def build(self, kind: Any, spec: ComponentSpec) -> Any:
@@ -386,6 +387,13 @@ def test_a_share_that_holds_out_nothing_or_everything_is_reported(
     assert "no demonstrations are held out" in caplog.text
     with pytest.raises(UserError, match="all demonstrations are held out"):
         bench.run(format="prompt_completion", files=path, heldout=0.999999999)
+
+
+def test_a_held_out_part_that_a_later_step_reads_may_not_be_empty(bench: Bench) -> None:
+    bench.context.recipe.steps = (SimpleNamespace(options={"prompts": "@corpus.heldout_demonstrations"}),)
+    path = bench.write("a.jsonl", demos("a"))
+    with pytest.raises(UserError, match="a later step reads heldout_demonstrations"):
+        bench.run(format="prompt_completion", files=path, heldout=1e-9)
 
 
 def test_config_takes_one_file_or_several() -> None:
