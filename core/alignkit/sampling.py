@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.context import BuildContext, RunInfo
-from alignkit.data.store import RecordFile
+from alignkit.data.rows import BadRow
+from alignkit.data.sources import read_rows
 from alignkit.device import choose_device
 from alignkit.errors import UserError
 from alignkit.manager import PluginManager
@@ -19,8 +20,8 @@ from alignkit.records import Message, Prompt, Sampling, plain_text
 
 def sample_model(
     model: str, texts: list[str], file: Path | None, options: dict[str, Any], seed: int
-) -> Iterator[tuple[str, str]]:
-    """Pairs (prompt, completion). `options` are fields of `Sampling`."""
+) -> Iterator[tuple[str, str, bool]]:
+    """(prompt, completion, whether it is a conversation). `options` are fields of `Sampling`."""
     sampling = validated(Sampling, options, Lines("command line"))
     spec = ComponentSpec(name="causal_lm", path=model)
     context = standalone_context(spec, seed)
@@ -28,14 +29,24 @@ def sample_model(
     policy: Policy = context.build("policy", spec)
     sampler: Sampler = context.build("sampler", ComponentSpec(name="hf"))
     if file is not None:
-        prompts = list(RecordFile(file, Prompt))
+        prompts = list(_read_prompts(file))
         if not prompts:
             raise UserError("the file has no prompt", where=file)
     else:
         prompts = [_prompt(policy, text) for text in texts]
     rollout = sampler.rollout(policy, prompts, sampling, seed)
     for prompt, text in zip(prompts, rollout.texts, strict=True):
-        yield plain_text(prompt.prompt), text
+        yield plain_text(prompt.prompt), text, not isinstance(prompt.prompt, str)
+
+
+def _read_prompts(file: Path) -> Iterator[Prompt]:
+    """The column `prompt` of every row, text or messages; other columns are left alone."""
+    try:
+        for source in read_rows(str(file)):
+            row = source.row if isinstance(source.row, dict) else {}
+            yield validated(Prompt, {k: v for k, v in row.items() if k == "prompt"}, Lines(source.where))
+    except BadRow as bad:
+        raise UserError(bad.problem, where=bad.where, hint="mend the line") from None
 
 
 def _prompt(policy: Policy, text: str) -> Prompt:

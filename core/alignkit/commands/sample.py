@@ -31,12 +31,13 @@ def command(model: str, settings: tuple[str, ...], prompts: tuple[str, ...], fil
         raise UserError("give either --prompt TEXT or --prompts FILE", where="command line")
     from alignkit.sampling import sample_model
 
-    for prompt, completion in sample_model(model, list(prompts), file, options, seed):
+    for prompt, completion, chat in sample_model(model, list(prompts), file, options, seed):
         if as_json:
             click.echo(json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False))
         else:
-            click.secho(prompt, dim=True, nl=False)
-            click.echo(completion)
+            # A conversation's answer stands on a line of its own, a continued text goes on.
+            click.secho(prompt, dim=True, nl=chat)
+            click.echo(f"assistant: {completion}" if chat else completion)
 
 
 def _settings(settings: tuple[str, ...]) -> dict[str, object]:

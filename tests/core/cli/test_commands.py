@@ -208,13 +208,13 @@ def test_sample_prints_completions_that_the_seed_decides(model: Path, alignkit: 
 
 
 def test_sample_reads_a_file_of_prompts(model: Path, alignkit: Command) -> None:
-    Path("prompts.jsonl").write_text('{"prompt": "the film"}\n{"prompt": "a"}\n')
+    Path("prompts.jsonl").write_text('{"prompt": "the film", "completion": "is left alone"}\n{"prompt": "a"}\n')
     result = alignkit("sample", str(model), "max_length=3", "--prompts", "prompts.jsonl", "--json")
     assert [json.loads(line)["prompt"] for line in result.out.splitlines()] == ["the film", "a"]
     Path("prompts.jsonl").write_text('{"prompt": "the film"}\n{"text": "a"}\n')
     bad = alignkit("sample", str(model), "--prompts", "prompts.jsonl")
     assert bad.status == 2
-    assert "prompts.jsonl:2: not a Prompt" in bad.err
+    assert "prompts.jsonl:2: prompt is missing" in bad.err
     Path("prompts.jsonl").write_text("")
     assert "the file has no prompt" in alignkit("sample", str(model), "--prompts", "prompts.jsonl").err
     assert "no such record file" in alignkit("sample", str(model), "--prompts", "nothing.jsonl").err
