@@ -14,7 +14,7 @@ from alignkit.engine.identity import first_difference, input_references, step_id
 from alignkit.engine.ledger import Ledger, StepRecord
 from alignkit.engine.lock import locked
 from alignkit.errors import Paused, UserError
-from alignkit.files import json_safe, remove_left_overs, write_json
+from alignkit.files import json_safe, read_json, remove_left_overs, write_json
 from alignkit.hooks import notify
 from alignkit.protocols import Step, Tracker
 from alignkit.recipe.check import check_recipe, chosen_trackers
@@ -249,6 +249,8 @@ class _Run:
     def _plugin_record(self) -> dict[str, Any]:
         from alignkit.engine.environment import environment
 
+        path = self.folder / "plugins.json"
+        before = read_json(path) if path.is_file() else {}
         return {
             "plugins": [
                 {
@@ -262,7 +264,7 @@ class _Run:
             ],
             "environment": environment(),
             "kernels": self.recipe.kernels,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
 

@@ -217,4 +217,4 @@ def test_sample_reads_a_file_of_prompts(model: Path, alignkit: Command) -> None:
     assert "prompts.jsonl:2: prompt is missing" in bad.err
     Path("prompts.jsonl").write_text("")
     assert "the file has no prompt" in alignkit("sample", str(model), "--prompts", "prompts.jsonl").err
-    assert "no such record file" in alignkit("sample", str(model), "--prompts", "nothing.jsonl").err
+    assert "no such file" in alignkit("sample", str(model), "--prompts", "nothing.jsonl").err
