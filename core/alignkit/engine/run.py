@@ -65,7 +65,7 @@ class _Run:
         self.reuse = [Ledger.of_existing_run(path) for path in reuse]
         check_recipe(self.recipe, self.manager, self.loaded.lines, self.allow_code)
         first = ids.index(start_from) + 1 if start_from is not None else None
-        self._check_device()
+        self._choose_device()
         with locked(self.folder):
             self._check_unchanged(first)
             if first is not None:
@@ -136,12 +136,15 @@ class _Run:
         start: tuple[str | int, ...] = ("policy",) if section == "policy" else ("steps", number - 1)
         return self.loaded.lines.at((*start, *path) if section in ("policy", "options") else start)
 
-    def _check_device(self) -> None:
-        """A device or kernel that cannot be used here is found before anything is written."""
+    def _choose_device(self) -> None:
+        """Once for all steps; what cannot be used here is found before anything is written."""
         from alignkit.device import choose_device
         from alignkit.ops import choose_ops
 
-        choose_ops(self.manager, self.recipe.kernels, choose_device(self.recipe.device))
+        self.device = choose_device(self.recipe.device)
+        self.ops = choose_ops(self.manager, self.recipe.kernels, self.device)
+        choice = ", ".join(f"{op}: {kernel}" for op, kernel in self.ops.choice.items())
+        logger.info("device %s · kernels %s (%s)", self.device, choice, self.ops.reason)
 
     def _identity(self, step: StepSpec, round: int) -> dict[str, Any]:
         """What the step's result depends on, as far as its inputs are there."""
@@ -220,18 +223,14 @@ class _Run:
     def _context(self, step: StepSpec, folder: Path, round: int) -> StepContext:
         import torch
 
-        from alignkit.device import choose_device
-        from alignkit.ops import choose_ops
-
-        device = choose_device(self.recipe.device)
         seed = derived_seed(self.recipe.seed, round, step.id)
         torch.manual_seed(seed)
         context = StepContext(
             manager=self.manager,
             recipe=self.recipe,
             run=self.info,
-            device=device,
-            ops=choose_ops(self.manager, self.recipe.kernels, device),
+            device=self.device,
+            ops=self.ops,
             resolve_reference=self.ledger.resolve,
             allow_code=self.allow_code,
             seed=seed,
@@ -263,7 +262,8 @@ class _Run:
                 for p in self.manager.plugins
             ],
             "environment": environment(),
-            "kernels": self.recipe.kernels,
+            "device": str(self.device),
+            "kernels": {"asked": self.recipe.kernels, "choice": self.ops.choice},
             "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         }
 

@@ -38,11 +38,11 @@ def check_model_path(path: str) -> None:
 
 def load(auto_class: Any, path: str, **options: Any) -> Any:
     """`auto_class.from_pretrained(path)`; what transformers raises becomes a UserError."""
-    check_model_path(path)
-    _be_quiet()
     import torch
     from safetensors import SafetensorError
 
+    check_model_path(path)
+    _be_quiet()
     try:
         return auto_class.from_pretrained(path, **options)
     except torch.OutOfMemoryError:
@@ -57,7 +57,9 @@ def load_model(auto_class: Any, path: str, new: tuple[str, ...] = (), **options:
 
     transformers fills missing weights with random numbers, which would be trained against and reported as a reward.
     """
-    config = load(_auto_config(), path, trust_remote_code=options.get("trust_remote_code", False))
+    from transformers import AutoConfig
+
+    config = load(AutoConfig, path, trust_remote_code=options.get("trust_remote_code", False))
     made_as = (getattr(config, "architectures", None) or [""])[0]
     if made_as.endswith("ForSequenceClassification") and "CausalLM" in auto_class.__name__:
         raise UserError("this is a reward model or classifier, not a language model", where=path, hint="name a policy")
@@ -71,12 +73,6 @@ def load_model(auto_class: Any, path: str, new: tuple[str, ...] = (), **options:
             hint="a language model is no reward model, nor the reverse; the reward_model stage makes one",
         )
     return model
-
-
-def _auto_config() -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig
 
 
 def _be_quiet() -> None:

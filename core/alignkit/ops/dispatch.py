@@ -42,8 +42,7 @@ class Ops:
 def choose_ops(manager: "PluginManager", name: str, device: "torch.device") -> Ops:
     """Resolve `kernels:` of a recipe. Raises UserError for a choice that cannot run. `auto` is the eager reference."""
     if name in ("eager", "auto"):
-        reason = "asked for" if name == "eager" else "auto"
-        return Ops(**OPS, choice=dict.fromkeys(OPS, "eager"), reason=reason)
+        return Ops(**OPS, choice=dict.fromkeys(OPS, "eager"), reason="asked for" if name == "eager" else "auto")
     registered = manager.get("kernel", name, where="kernels")
     kernel: Kernel = registered.component.build(registered.component.config(), None)
     problem = kernel.unavailable(device)

@@ -9,6 +9,7 @@ from alignkit import Component, UserError, hookimpl
 from alignkit.components import NoConfig
 from alignkit.engine.identity import first_difference
 from alignkit.engine.ledger import Ledger
+from alignkit.ops import OPS
 
 BASE = "id: base, step: write, rows: 2"
 LOOP = 'id: loop, step: write, source: "@base", each_round: true, rows: 3'
@@ -306,3 +307,13 @@ def test_a_summary_with_numbers_of_other_libraries_is_written(bench: Any) -> Non
     bench.run()
     written = bench.json("summary.json")
     assert {k: written[k] for k in "abcde"} == {"a": 0.5, "b": 3, "c": None, "d": None, "e": True}
+
+
+def test_the_kernel_of_each_op_is_recorded_and_said(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    bench.recipe(BASE)
+    with caplog.at_level("INFO", logger="alignkit"):
+        bench.run("kernels=chunked")
+    record = bench.json("plugins.json")
+    assert record["kernels"]["asked"] == "chunked"
+    assert record["kernels"]["choice"] == {**dict.fromkeys(OPS, "eager"), "linear_logprob": "chunked"}
+    assert "linear_logprob: chunked" in caplog.text
