@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from alignkit.errors import UserError
+from alignkit.errors import Fault, UserError
 from alignkit.loop.logprobs import rollout_logprobs
 from alignkit.records import Prompt, Sampling
-from alignkit_plugins.sampler_hf.sampler import HFSampler, cut_to_words, draw
+from alignkit_plugins.sampler_hf.sampler import HFSampler, cut_to_words, draw, inverse_cdf
 from helpers.models import make_policy, make_tokenizer, plain_logps
 
 PROMPTS = ["the quiet film", "a", "this thriller about two brothers is long and dull", "I recommend it", ""]
@@ -78,6 +78,27 @@ class TestDraw:
         tokens, logps = draw(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(temperature=0), torch.Generator())
         assert tokens.tolist() == [1]
         assert logps.tolist() == [0.0]
+
+
+class TestInverseCDF:
+    def test_the_index_is_where_the_uniform_number_falls(self) -> None:
+        probs = torch.tensor([0.0, 0.5, 0.0, 0.25, 0.25, 0.0]).repeat(4000, 1)
+        uniform = torch.rand(4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).squeeze(1)
+        expected = [1 if u < 0.5 else 3 if u < 0.75 else 4 for u in uniform.tolist()]
+        assert inverse_cdf(probs, torch.Generator().manual_seed(3)).tolist() == expected
+
+    @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+    def test_entries_of_probability_zero_are_not_drawn_at_the_ends(
+        self, uniform: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, uniform, dtype=torch.float64))
+        for total in (0.3, 0.9999999, 1.0, 1.0000001):
+            probs = torch.tensor([[0.0, 0.4 * total, 0.6 * total, 0.0]])
+            assert inverse_cdf(probs, torch.Generator()).tolist() == ([1] if uniform == 0 else [2])
+
+    def test_logits_that_are_not_finite_stop_the_run(self) -> None:
+        with pytest.raises(Fault, match="not finite"):
+            draw(torch.tensor([[0.0, float("nan")]]), Sampling(), torch.Generator())
 
 
 class TestLogProbs:
