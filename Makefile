@@ -6,7 +6,7 @@ PYTHON ?= python3
 # One thread per test process: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: setup quickstart lint test test-all chromium format clean
+.PHONY: setup quickstart lint test test-all mutants chromium format clean
 
 setup: $(READY)
 
@@ -30,6 +30,10 @@ test: lint
 # With the slow suites: packaging, killed processes, whole runs, the report in a browser.
 test-all: lint chromium
 	$(PYTEST) -m 'not gpu'
+
+# Breaks the code in the ways of tests/mutants.toml; a test has to notice each.
+mutants: $(READY)
+	$(BIN)/python tests/mutants.py --jobs 2
 
 chromium:
 	@command -v chromium >/dev/null || { echo "installing chromium for the browser tests"; \

@@ -84,7 +84,8 @@ class Rollout:
 
     `completion_ids[b]` ends with the first stop token (kept) or at the length limit. Token ids are what was sampled
     and are never re-tokenised. `sampler_logp_BT` are log-probs of the sampling distribution after temperature,
-    top-k and top-p, zero behind the end; None from a sampler that gives none. `tokenizer_id` tells a reward source
+    top-k and top-p, zero behind the end; None from a sampler that gives none. `kept_BTK` are the ids that top-k or
+    top-p left for each token, padded with -1; None where the whole vocabulary was. `tokenizer_id` tells a reward source
     whether it may read the ids; with another tokenizer it reads `texts`.
     """
 
@@ -97,6 +98,7 @@ class Rollout:
     temperature: float
     tokenizer_id: str
     sampler_logp_BT: Tensor | None = None
+    kept_BTK: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -107,13 +109,37 @@ class Rollout:
         lengths = torch.tensor([len(c) for c in self.completion_ids])
         return torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
 
-    def rows(self, indices: Sequence[int] | None = None) -> list[Row]:
-        """Prompt + completion as training rows, targets on the completion."""
+    @property
+    def stopped_B(self) -> Tensor:
+        """True where the completion ends with a stop token."""
+        return torch.tensor([f == "stop" for f in self.finish])
+
+    def value_mask_BT(self, past_stop: bool) -> Tensor:
+        """`mask_BT`; with `past_stop` one column wider and also True right behind each stop token."""
+        if not past_stop:
+            return self.mask_BT
+        mask_BT = torch.nn.functional.pad(self.mask_BT, (0, 1))
+        return mask_BT.scatter(1, mask_BT.long().sum(-1, keepdim=True), self.stopped_B[:, None])
+
+    def kept(self, indices: Sequence[int], device: torch.device) -> Tensor | None:
+        """`kept_BTK` of the tokens of some completions, row-major, [N, K]."""
+        if self.kept_BTK is None:
+            return None
+        chosen = list(indices)
+        return self.kept_BTK[chosen][self.mask_BT[chosen]].to(device)
+
+    def rows(self, indices: Sequence[int] | None = None, past_stop: bool = False) -> list[Row]:
+        """Prompt + completion as training rows, targets on the completion.
+
+        With `past_stop`, completions that stopped get one more target, so that the critic values the state behind the
+        stop token. Which id stands there does not matter: a target is read from the states before it.
+        """
         chosen = range(len(self)) if indices is None else indices
+        extra = [int(past_stop and f == "stop") for f in self.finish]
         return [
             Row(
-                self.prompt_ids[b] + self.completion_ids[b],
-                [False] * len(self.prompt_ids[b]) + [True] * len(self.completion_ids[b]),
+                self.prompt_ids[b] + self.completion_ids[b] + self.completion_ids[b][-1:] * extra[b],
+                [False] * len(self.prompt_ids[b]) + [True] * (len(self.completion_ids[b]) + extra[b]),
             )
             for b in chosen
         ]

@@ -13,7 +13,7 @@ from alignkit.manager import PluginManager
 from alignkit.protocols import Metrics, Policy, Tracker
 from alignkit.recipe.check import resolve
 from alignkit.recipe.model import ComponentSpec, Recipe
-from alignkit.records import Demonstration, PreferencePair, Prompt, Record, Text
+from alignkit.records import Demonstration, LabelledCompletion, PreferencePair, Prompt, Record, Text
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ PARTS: dict[str, type[Record]] = {
     "texts": Text,
     "demonstrations": Demonstration,
     "preferences": PreferencePair,
+    "labels": LabelledCompletion,
     "prompts": Prompt,
 }
 HELDOUT = "heldout_"

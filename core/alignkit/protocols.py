@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from alignkit.batches import Head, Rollout, TokenBatch
     from alignkit.context import StepContext
     from alignkit.data.store import RecordFile
+    from alignkit.kl import KLTerm
     from alignkit.records import Content, Judgement, Prompt, Record, Sampling, Task
 
 Metrics = Mapping[str, float]
@@ -30,6 +31,15 @@ class Critic(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write a folder that transformers loads as a one-label sequence classifier."""
+        ...
+
+
+@runtime_checkable
+class SharesTrunk(Protocol):
+    """A critic that is a head on the policy's own hidden states: its `module` is that head alone."""
+
+    def values_of(self, h_NH: "Tensor") -> "Tensor":
+        """V of each hidden state of the policy, [N], float32; the gradient goes on into the policy."""
         ...
 
 
@@ -69,10 +79,15 @@ class Policy(Protocol):
         """Hidden states that predict the target tokens, [N, H], and the vocabulary projection."""
         ...
 
-    def critic(self, init: str | Path | None, keep_head: bool = False) -> Critic:
+    def reference(self) -> "Policy":
+        """A frozen view of the policy as it is now, in evaluation mode, for KL and log-ratios."""
+        ...
+
+    def critic(self, init: str | Path | None, keep_head: bool = False, shared: bool = False) -> Critic:
         """A critic; backbone from this policy, or from a reward model's folder `init`, whose head `keep_head` keeps.
 
-        Otherwise the value head starts at zero.
+        Otherwise the value head starts at zero. `shared`: only a head, on this policy's own hidden states (the result
+        also satisfies `SharesTrunk`).
         """
         ...
 
@@ -89,6 +104,25 @@ class Scores(Protocol):
         ...
 
 
+@runtime_checkable
+class ReportsFigures(Protocol):
+    """A source of scores that has more to say about them than their mean."""
+
+    def figures(self) -> Mapping[str, float]:
+        """Figures of the last `score` call, logged beside the loop's own, for example `reward/length`."""
+        ...
+
+
+@runtime_checkable
+class BatchRelative(Protocol):
+    """A source that may score a completion by the others beside it, so that scores of two batches do not compare."""
+
+    @property
+    def batch_relative(self) -> bool:
+        """Whether it does."""
+        ...
+
+
 class Annotates(Protocol):
     """A reward source that gives judgements (`collect`)."""
 
@@ -97,12 +131,24 @@ class Annotates(Protocol):
         ...
 
 
+class Whitening(NamedTuple):
+    """How advantages are brought to mean 0 and variance 1 over the batch; see `alignkit.masked.whiten`."""
+
+    variance: Literal["biased", "unbiased"] = "biased"
+    scope: Literal["global", "local"] = "global"
+
+
 class Needs(NamedTuple):
-    """What an advantage estimator asks of the loop."""
+    """What an advantage estimator asks of the loop.
+
+    A critic; at least so many samples of each prompt; the score of each prompt's greedy completion; its advantages
+    whitened before the optimizer stage sees them.
+    """
 
     critic: bool = False
     samples_per_prompt: int = 1
     greedy_baseline: bool = False
+    whiten: Whitening | None = None
 
 
 class Advantage(Protocol):
@@ -113,7 +159,11 @@ class Advantage(Protocol):
     def __call__(
         self, rewards_BT: "Tensor", values_BT: "Tensor | None", mask_BT: "Tensor", group_B: "Tensor"
     ) -> "tuple[Tensor, Tensor]":
-        """Advantages and returns, both [B, T], zero where `mask_BT` is False. `group_B` numbers the prompts."""
+        """Advantages and returns, both [B, T], zero where `mask_BT` is False. `group_B` numbers the prompts.
+
+        `values_BT` are the critic's; with `needs.greedy_baseline` the score of the prompt's greedy completion at each
+        token; else None.
+        """
         ...
 
 
@@ -130,7 +180,7 @@ class FitTask(NamedTuple):
 class DataStage(Protocol):
     """An optimizer stage that learns from records: pretrain, sft, reward_model, …
 
-    `reads` names the part of a data step it takes (texts, demonstrations, preferences).
+    `reads` names the part of a data step it takes (texts, demonstrations, preferences, labels).
     """
 
     reads: str
@@ -141,21 +191,35 @@ class DataStage(Protocol):
 
 
 class Experience(NamedTuple):
-    """One batch of rollouts with what the loop computed for it; everything [B, T], zero behind the end."""
+    """One batch of rollouts with what the loop computed for it; every [B, T] is zero outside its mask.
+
+    `mask_BT` is True for completion tokens. `value_mask_BT`, `values_BT` and `returns_BT` may be one column wider: with
+    `score_position: after_stop` the state behind a stop token has a value too. `values_BT` are the critic's, None
+    without one. `kl_term` is what the stage has to add to its loss, None where token rewards have all of the KL.
+    """
 
     rollout: "Rollout"
     mask_BT: "Tensor"
     logp_BT: "Tensor"
     ref_logp_BT: "Tensor"
-    values_BT: "Tensor | None"
     advantages_BT: "Tensor"
+    value_mask_BT: "Tensor"
+    values_BT: "Tensor | None"
     returns_BT: "Tensor"
+    kl_term: "KLTerm | None" = None
 
 
 class RolloutStage(Protocol):
-    """An optimizer stage that learns from rollouts: ppo, …"""
+    """An optimizer stage that learns from rollouts: ppo, …
 
-    def start(self, policy: Policy, critic: Critic | None, iterations: int, context: "StepContext") -> None:
+    `adds_kl` says that it adds `Experience.kl_term` to its loss; the step refuses `kl.placement: loss` otherwise.
+    """
+
+    adds_kl: bool
+
+    def start(
+        self, policy: Policy, reference: Policy, critic: Critic | None, iterations: int, context: "StepContext"
+    ) -> None:
         """Called once before the first update; makes optimizers and schedules."""
         ...
 

@@ -68,6 +68,15 @@ class Demonstration(Record):
     completion: Content
 
 
+class LabelledCompletion(Record):
+    """A prompt with a completion that is good or bad, not compared with another one (KTO, Ethayarajh et al. 2024)."""
+
+    prompt: Content
+    completion: Content
+    label: bool
+    weight: float = Field(1.0, ge=0.0)
+
+
 FinishReason = Literal["stop", "length"]
 
 

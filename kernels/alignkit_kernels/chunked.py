@@ -31,13 +31,15 @@ def chunked_linear_logprob(
     targets_N: Tensor,
     temperature: float = 1.0,
     with_entropy: bool = False,
+    kept_NK: Tensor | None = None,
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> tuple[Tensor, Tensor]:
     """The eager op on `chunk_tokens` rows at a time; the logits of a chunk are computed again in the backward."""
     if len(h_NH) <= chunk_tokens:
-        return linear_logprob(h_NH, head, targets_N, temperature, with_entropy)
+        return linear_logprob(h_NH, head, targets_N, temperature, with_entropy, kept_NK)
+    kept = [None] * -(-len(h_NH) // chunk_tokens) if kept_NK is None else torch.split(kept_NK, chunk_tokens)
     parts = [
-        checkpoint(linear_logprob, h, head, y, temperature, with_entropy, use_reentrant=False)
-        for h, y in zip(torch.split(h_NH, chunk_tokens), torch.split(targets_N, chunk_tokens), strict=True)
+        checkpoint(linear_logprob, h, head, y, temperature, with_entropy, k, use_reentrant=False)
+        for h, y, k in zip(torch.split(h_NH, chunk_tokens), torch.split(targets_N, chunk_tokens), kept, strict=True)
     ]
     return torch.cat([logp for logp, _ in parts]), torch.cat([entropy for _, entropy in parts])

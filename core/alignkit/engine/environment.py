@@ -11,6 +11,7 @@ PACKAGES = (
     "transformers",
     "tokenizers",
     "datasets",
+    "peft",
     "pluggy",
     "pydantic",
     "safetensors",

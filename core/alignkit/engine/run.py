@@ -4,15 +4,15 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alignkit.context import RunInfo, StepContext
 from alignkit.engine.identity import first_difference, input_references, step_identity
 from alignkit.engine.ledger import Ledger, StepRecord
 from alignkit.engine.lock import locked
+from alignkit.engine.precision import mixed_precision
 from alignkit.errors import Paused, UserError
 from alignkit.files import json_safe, read_json, remove_left_overs, write_json
 from alignkit.hooks import notify
@@ -21,9 +21,6 @@ from alignkit.recipe.check import check_recipe, chosen_trackers
 from alignkit.recipe.load import Loaded
 from alignkit.recipe.model import StepSpec
 from alignkit.seeds import derived_seed
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger("alignkit")
 
@@ -201,7 +198,7 @@ class _Run:
         notify(self.manager, "alignkit_step_start", run=self.info, step_id=step.id, folder=folder)
         try:
             built: Step = context.build("step", step.component)
-            with _autocast(context.device, self.recipe.precision):
+            with mixed_precision(context.device, self.recipe.precision):
                 output = built.run(context)
         except BaseException as error:
             notify(self.manager, "alignkit_failure", run=self.info, step_id=step.id, error=error)
@@ -266,13 +263,3 @@ class _Run:
             "kernels": {"asked": self.recipe.kernels, "choice": self.ops.choice},
             "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def _autocast(device: "torch.device", precision: str) -> AbstractContextManager[Any]:
-    """Mixed precision for a whole step. Projections and scalar heads switch it off for themselves.
-
-    Without the cache: it would keep the first cast of each weight for the whole step, blind to optimizer steps.
-    """
-    import torch
-
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)

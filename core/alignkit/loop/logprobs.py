@@ -11,7 +11,10 @@ from alignkit.training.batching import micro_batches
 
 @torch.no_grad()
 def rollout_logprobs(policy: Policy, rollout: Rollout, ops: Ops, max_tokens: int) -> Tensor:
-    """log pi(token) at the rollout's sampling temperature, [B, T] on the CPU, zero behind the end."""
+    """log pi(token) of the distribution sampled from, [B, T] on the CPU, zero behind the end.
+
+    At the sampling temperature and, where top-k or top-p left ids out, among those that were kept.
+    """
     policy.module.eval()
     rows = rollout.rows()
     mask_BT = rollout.mask_BT
@@ -19,17 +22,35 @@ def rollout_logprobs(policy: Policy, rollout: Rollout, ops: Ops, max_tokens: int
     for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
         batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
         h_NH, head = policy.hidden(batch)
-        logp_N, _ = ops.linear_logprob(h_NH, head, batch.targets_N, rollout.temperature)
+        kept_NK = rollout.kept(indices, policy.device)
+        logp_N, _ = ops.linear_logprob(h_NH, head, batch.targets_N, rollout.temperature, kept_NK=kept_NK)
         out_BT[indices] = scatter(logp_N.cpu(), mask_BT[indices])
     return out_BT
 
 
 @torch.no_grad()
-def rollout_values(critic: Critic, rollout: Rollout, pad_id: int, device: torch.device, max_tokens: int) -> Tensor:
-    """V of the state before each completion token, [B, T] on the CPU, zero behind the end."""
-    critic.module.eval()
+def rollout_kl(policy: Policy, reference: Policy, rollout: Rollout, ops: Ops, max_tokens: int) -> Tensor:
+    """Full-distribution KL(pi || pi_ref) before each completion token, [B, T] on the CPU, zero behind the end."""
+    policy.module.eval()
+    reference.module.eval()
     rows = rollout.rows()
     mask_BT = rollout.mask_BT
+    out_BT = torch.zeros(mask_BT.shape)
+    for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
+        batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
+        kl_N = ops.linear_kl(*policy.hidden(batch), *reference.hidden(batch), rollout.temperature)
+        out_BT[indices] = scatter(kl_N.cpu(), mask_BT[indices])
+    return out_BT
+
+
+@torch.no_grad()
+def rollout_values(
+    critic: Critic, rollout: Rollout, pad_id: int, device: torch.device, max_tokens: int, past_stop: bool = False
+) -> Tensor:
+    """V of the state before each position of `rollout.value_mask_BT(past_stop)`, [B, T] on the CPU, zero elsewhere."""
+    critic.module.eval()
+    rows = rollout.rows(past_stop=past_stop)
+    mask_BT = rollout.value_mask_BT(past_stop)
     out_BT = torch.zeros(mask_BT.shape)
     for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
         batch = TokenBatch.from_rows([rows[i] for i in indices], pad_id, device)

@@ -1,9 +1,8 @@
 """The alignment loop, as in the paper's paragraph: roll out, reward, advantage, optimize; next batch."""
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,17 +11,23 @@ from torch import Tensor
 from alignkit.batches import Rollout
 from alignkit.context import StepContext
 from alignkit.hooks import notify, shape_scores
+from alignkit.kl import AdaptiveKL
 from alignkit.loop.config import LoopConfig
-from alignkit.loop.logprobs import rollout_logprobs, rollout_values
-from alignkit.loop.measure import measure, text_figures
-from alignkit.loop.rewards import AdaptiveKL, check_finite, checked_scores, penalise_missing_stop, token_rewards, whiten
-from alignkit.protocols import Advantage, Critic, Experience, Policy, RolloutStage, Sampler, Scores
+from alignkit.loop.experience import ExperienceMaker
+from alignkit.loop.measure import measure
+from alignkit.loop.scores import ScoreNormaliser, check_finite, checked_scores, final_scores
+from alignkit.protocols import (
+    Advantage,
+    Critic,
+    Experience,
+    Policy,
+    ReportsFigures,
+    RolloutStage,
+    Sampler,
+    Scores,
+)
 from alignkit.records import Prompt
 from alignkit.seeds import derived_seed
-
-logger = logging.getLogger("alignkit")
-# bfloat16 differs by a few hundredths; a model that reads padding differs by tenths.
-MISMATCH_WARNING = 0.2
 
 
 @dataclass
@@ -41,24 +46,28 @@ class AlignmentLoop:
     monitors: Mapping[str, Scores]
     config: LoopConfig
     context: StepContext
+    normaliser: ScoreNormaliser = field(default_factory=lambda: ScoreNormaliser(None))
 
     def run(self) -> dict[str, Any]:
         """Train for `config.iterations`; returns the first and last measurement and the last KL coefficient."""
-        kl = AdaptiveKL.from_config(self.config.kl)
+        config = self.config
+        kl = AdaptiveKL(config.kl.coef, config.kl.target, config.kl.horizon)
+        self.normaliser = self._new_normaliser()
         batches = self._prompt_batches()
-        self.stage.start(self.policy, self.critic, self.config.iterations, self.context)
+        self.stage.start(self.policy, self.reference, self.critic, config.iterations, self.context)
         start = self._measure(0)
         end = start
-        self.context.start_progress(self.config.iterations, "iteration")
-        for iteration in range(1, self.config.iterations + 1):
+        self.context.start_progress(config.iterations, "iteration")
+        for iteration in range(1, config.iterations + 1):
             self._notify("iteration_start", iteration=iteration)
             rollout = self.roll_out(next(batches), iteration)
-            scores_B = self.reward(rollout)
-            experience, metrics = self.experience(rollout, scores_B, kl.coef)
+            scores_B, metrics = self.reward(rollout)
+            experience, figures = self.experience(rollout, scores_B, kl.coef)
+            metrics |= figures
             metrics |= self.stage.update(experience)
-            kl.update(metrics["kl"], len(rollout))
-            last = iteration == self.config.iterations
-            if last or (self.config.eval_every and iteration % self.config.eval_every == 0):
+            kl.update(metrics["kl" if config.kl.target_unit == "completion" else "kl_per_token"], len(rollout))
+            last = iteration == config.iterations
+            if last or (config.eval_every and iteration % config.eval_every == 0):
                 end = self._measure(iteration)
                 metrics |= {f"eval_{name}": value for name, value in end.items()}
             self.context.log(iteration, metrics)
@@ -72,49 +81,47 @@ class AlignmentLoop:
         self._notify("rollouts", rollout=rollout)
         return rollout
 
-    def reward(self, rollout: Rollout) -> Tensor:
-        """Score the completions [B] and let plugins shape the scores."""
+    def reward(self, rollout: Rollout) -> tuple[Tensor, dict[str, float]]:
+        """Score the completions [B], let plugins shape the scores, and say what the source reports of them."""
         scores_B = checked_scores(self.reward_source, rollout)
+        figures = dict(self.reward_source.figures()) if isinstance(self.reward_source, ReportsFigures) else {}
         shaped_B = shape_scores(self.context.manager, self.context.run, rollout, scores_B)
         check_finite(shaped_B, rollout, "a plugin's alignkit_shape_scores")
-        return shaped_B
+        figures |= {"reward": float(shaped_B.mean()), "reward_std": float(shaped_B.std(unbiased=False))}
+        return shaped_B, figures
 
     def experience(self, rollout: Rollout, scores_B: Tensor, kl_coef: float) -> tuple[Experience, dict[str, float]]:
-        """Log-probs, values, token rewards, advantages and returns of a batch, and what to log of them."""
-        config, mask_BT = self.config, rollout.mask_BT
-        logp_BT = rollout_logprobs(self.policy, rollout, self.context.ops, config.micro_batch_tokens)
-        ref_BT = rollout_logprobs(self.reference, rollout, self.context.ops, config.micro_batch_tokens)
-        values_BT = None
-        if self.critic is not None:
-            values_BT = rollout_values(
-                self.critic, rollout, self.policy.pad_id, self.policy.device, config.micro_batch_tokens
-            )
-        clipped_B = scores_B if config.clip_score is None else scores_B.clamp(-config.clip_score, config.clip_score)
-        stopped_B = torch.tensor([f == "stop" for f in rollout.finish])
-        penalised_B = penalise_missing_stop(clipped_B, stopped_B, config.missing_stop)
-        rewards_BT = token_rewards(penalised_B, logp_BT, ref_BT, mask_BT, kl_coef)
-        objective = float(rewards_BT.sum(-1).mean())  # before whitening, which changes its unit
-        if config.whiten_rewards:
-            rewards_BT = whiten(rewards_BT, mask_BT, shift_mean=False)
-        advantages_BT, returns_BT = self.advantage(rewards_BT, values_BT, mask_BT, rollout.group_B)
-        metrics = {
-            "reward": float(scores_B.mean()),
-            "reward_std": float(scores_B.std(unbiased=False)),
-            "kl": float((logp_BT - ref_BT).sum(-1).mean()),
-            "kl_coef": kl_coef,
-            "objective": objective,
-            **text_figures(rollout),
-        }
-        if rollout.sampler_logp_BT is not None and config.sampling.top_k == 0 and config.sampling.top_p == 1.0:
-            difference_BT = (logp_BT - rollout.sampler_logp_BT) * mask_BT
-            metrics["sampler_mismatch"] = float(difference_BT.abs().max())
-            if metrics["sampler_mismatch"] > MISMATCH_WARNING:
-                logger.warning(
-                    "the sampler's log-probs differ from the trainer's by up to %.2f nats: PPO learns from other "
-                    "probabilities than were sampled; does this architecture support left padding?",
-                    metrics["sampler_mismatch"],
-                )
-        return Experience(rollout, mask_BT, logp_BT, ref_BT, values_BT, advantages_BT, returns_BT), metrics
+        """What the optimizer stage learns from, and what to log of it."""
+        make = ExperienceMaker(self.policy, self.reference, self.critic, self.advantage, self.config, self.context.ops)
+        final_B = final_scores(scores_B, rollout, self.normaliser, self.config)
+        experience, metrics = make(rollout, final_B, kl_coef, self._greedy_baseline(rollout))
+        return experience, {"kl_coef": kl_coef, **metrics}
+
+    def _greedy_baseline(self, rollout: Rollout) -> Tensor | None:
+        """The final score of each prompt's greedy completion, [B], if the estimator asks for it."""
+        if not self.advantage.needs.greedy_baseline:
+            return None
+        groups = rollout.group_B.tolist()
+        first = {group: groups.index(group) for group in dict.fromkeys(groups)}
+        greedy = self.config.sampling.model_copy(update={"temperature": 0.0, "top_k": 0, "top_p": 1.0})
+        prompts = [rollout.prompts[b] for b in first.values()]
+        best = self.sampler.rollout(self.policy, prompts, greedy, 0)
+        scores_G, _ = self.reward(best)
+        # The samples' normaliser as it stands: greedy completions are no part of what it learns from.
+        final_G = final_scores(scores_G, best, self.normaliser.frozen(), self.config)
+        place = {group: g for g, group in enumerate(first)}
+        return final_G[torch.tensor([place[group] for group in groups])]
+
+    def _new_normaliser(self) -> ScoreNormaliser:
+        """The normaliser of scores; one that looks at the reference samples and scores its completions here."""
+        normaliser = ScoreNormaliser(self.config.normalise_scores)
+        if normaliser.config is not None and normaliser.config.mode != "running":
+            wanted = normaliser.config.samples
+            prompts = [self.prompts[i % len(self.prompts)] for i in range(wanted)]
+            seed = derived_seed(self.context.seed, "normalise")
+            rollout = self.sampler.rollout(self.reference, prompts, self.config.sampling, seed)
+            normaliser.observe(self.reward(rollout)[0])
+        return normaliser
 
     def _prompt_batches(self) -> Iterator[list[Prompt]]:
         """Endless batches: a fresh permutation of the prompts each epoch, each prompt `samples_per_prompt` times."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from alignkit.batches import Rollout
 from alignkit.loop.logprobs import rollout_logprobs
-from alignkit.loop.rewards import checked_scores
+from alignkit.loop.scores import checked_scores
 from alignkit.ops import Ops
 from alignkit.protocols import Policy, Sampler, Scores
 from alignkit.records import Prompt, Sampling

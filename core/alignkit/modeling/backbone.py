@@ -1,15 +1,20 @@
 """Hidden states of any transformers decoder over a right-padded batch."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from alignkit.batches import TokenBatch
 from alignkit.errors import UserError
 
 
-def hidden_states(model: Any, batch: TokenBatch) -> Tensor:
+def hidden_states(model: Any, batch: TokenBatch, gradient_checkpointing: bool = False) -> Tensor:
     """Last hidden states [B, T, H] of `model`'s backbone.
 
     No attention mask is passed: rows are padded on the right and attention is causal, so no real token sees padding,
@@ -26,4 +31,30 @@ def hidden_states(model: Any, batch: TokenBatch) -> Tensor:
             where="packing",
             hint="set packing: false",
         )
-    return cast("Tensor", backbone(**arguments).last_hidden_state)
+    with checkpointed_layers(backbone) if gradient_checkpointing else nullcontext():
+        return cast("Tensor", backbone(**arguments).last_hidden_state)
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that transformers knows how to compute again."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+
+@contextmanager
+def checkpointed_layers(backbone: nn.Module) -> Iterator[None]:
+    """Forward passes inside keep only each layer's input; the backward pass computes the rest again.
+
+    transformers' own switch works only on layers in training mode, and rollout stages train in evaluation mode to keep
+    dropout off; a layer's mode cannot be lent for it, since some layers' dropout reads that very flag. The layers get
+    their forward method back at once, so that a copy of the model does not carry one bound to the original's layers.
+    """
+    layers = decoder_layers(backbone) if torch.is_grad_enabled() else []
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward

@@ -1,5 +1,6 @@
 """Loading and saving model folders as transformers writes them: safetensors, config, tokenizer. No pickle."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +102,25 @@ def stop_ids(model: Any) -> frozenset[int]:
     return frozenset(int(i) for i in found)
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a complete model folder, or none."""
+def save(
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    state: dict[str, Any] | None = None,
+    beside: Callable[[Path], None] | None = None,
+) -> None:
+    """Write a complete model folder, or none.
+
+    `state` is saved instead of the model's own weights; `beside(temp)` may write more into the folder.
+    """
     from safetensors import SafetensorError
 
     _be_quiet()
     with atomic_folder(folder) as temp:
         try:
-            model.save_pretrained(temp)
+            model.save_pretrained(temp, state_dict=state)
+            if beside is not None:
+                beside(temp)
         except SafetensorError as error:  # how safetensors reports a failed write
             raise Fault(
                 f"cannot save the model: {error}", where=folder, hint="is the disk full? free space and run again"

@@ -32,6 +32,7 @@ class SequenceScorer:
             )
         self.module = module
         self.encoder = encoder
+        self.gradient_checkpointing = False
 
     @classmethod
     def load(
@@ -92,7 +93,7 @@ class SequenceScorer:
 
     def last_token_scores(self, batch: TokenBatch) -> Tensor:
         """Score of each row at its last real token, [B], float32."""
-        h_BTH = hidden_states(self.module, batch)
+        h_BTH = hidden_states(self.module, batch, self.gradient_checkpointing)
         last_B = batch.mask_BT.long().sum(-1) - 1
         h_BH = h_BTH[torch.arange(len(last_B), device=last_B.device), last_B]
         return self.head(h_BH)
@@ -111,7 +112,7 @@ class SequenceScorer:
 
     def values(self, batch: TokenBatch) -> Tensor:
         """Head at the states before each target token, [N], float32."""
-        h_NH = batch.select(hidden_states(self.module, batch))
+        h_NH = batch.select(hidden_states(self.module, batch, self.gradient_checkpointing))
         return self.head(h_NH)
 
     def save(self, folder: Path) -> None:

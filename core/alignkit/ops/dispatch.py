@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import UserError
 from alignkit.ops.gae import gae
+from alignkit.ops.linear_kl import linear_kl
 from alignkit.ops.linear_logprob import linear_logprob
 from alignkit.ops.pairwise_loss import pairwise_loss
 from alignkit.ops.policy_loss import policy_loss
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 OPS: dict[str, Callable[..., Any]] = {
     "linear_logprob": linear_logprob,
+    "linear_kl": linear_kl,
     "policy_loss": policy_loss,
     "value_loss": value_loss,
     "gae": gae,
@@ -31,6 +33,7 @@ class Ops:
     """The chosen functions, called as `ops.gae(…)`; `choice` says which kernel each came from and why."""
 
     linear_logprob: Callable[..., Any]
+    linear_kl: Callable[..., Any]
     policy_loss: Callable[..., Any]
     value_loss: Callable[..., Any]
     gae: Callable[..., Any]

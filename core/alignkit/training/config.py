@@ -26,3 +26,10 @@ class DataTrainingConfig(OptimizerConfig):
     batch_size: int = Field(32, ge=1, description="rows (or rankings) per optimizer step")
     micro_batch_tokens: int = Field(8192, ge=1, description="padded tokens per forward pass; changes memory only")
     log_every: int = Field(10, ge=1, description="optimizer steps per row of metrics")
+
+
+class PairTrainingConfig(DataTrainingConfig):
+    """Options of every stage that learns from preferences."""
+
+    max_length: int = Field(512, ge=2, description="tokens of prompt and completion together")
+    too_long: Literal["drop", "error"] = Field("drop", description="what happens to pairs with a longer side; counted")

@@ -22,7 +22,8 @@ def train_steps(
     """`config.epochs` passes over `count` rows; returns the number of optimizer steps.
 
     `accumulate(indices)` puts the gradients of one batch in place and returns its metrics; their means over
-    `config.log_every` steps are logged with the learning rate and the last gradient norm.
+    `config.log_every` steps are logged with the learning rate and the last gradient norm. A metric that a batch does
+    not have (the accuracy of tied pairs only) is NaN and left out of its mean.
     """
     total = max(1, round(math.ceil(count / config.batch_size) * config.epochs))
     optimizer = Optimizer(module.parameters(), config, total)
@@ -38,7 +39,12 @@ def train_steps(
             norm = optimizer.step()
             step += 1
             if step % config.log_every == 0 or step == total:
-                means = {name: sum(row[name] for row in window) / len(window) for name in window[0]}
+                means = {name: _mean([row[name] for row in window]) for name in window[0]}
                 context.log(step, {**means, "lr": lr, "grad_norm": norm})
                 window = []
     return total
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan

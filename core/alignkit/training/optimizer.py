@@ -25,12 +25,13 @@ class Optimizer:
         self._adam = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=config.eps
         )
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._adam, lambda s: rate_factor(s, total_steps, config))
+        self.total_steps = total_steps
+        self.taken = 0
 
     @property
     def lr(self) -> float:
         """The rate of the next step."""
-        return float(self._schedule.get_last_lr()[0])
+        return self.config.lr * rate_factor(self.taken, self.total_steps, self.config)
 
     def step(self) -> float:
         """Clip, update, clear gradients; returns the norm before clipping. Raises Fault if it is not finite."""
@@ -40,10 +41,16 @@ class Optimizer:
                 f"the gradient norm is {norm}",
                 hint="lower the learning rate, check the data for extreme rows, or use float32",
             )
+        for group in self._adam.param_groups:
+            group["lr"] = self.lr
         self._adam.step()
-        self._schedule.step()
         self._adam.zero_grad(set_to_none=True)
+        self.taken += 1
         return norm
+
+    def skip(self, steps: int) -> None:
+        """Let the schedule go on as if so many steps had been taken."""
+        self.taken += steps
 
 
 def rate_factor(step: int, total: int, config: OptimizerConfig) -> float:

@@ -3,15 +3,14 @@
 from torch import Tensor
 
 from alignkit.ops import Ops
-from alignkit.protocols import Needs
+from alignkit.protocols import Needs, Whitening
 
 
 class GAE:
     """Satisfies `alignkit.protocols.Advantage`; asks for a critic."""
 
-    needs = Needs(critic=True)
-
-    def __init__(self, gamma: float, lam: float, ops: Ops) -> None:
+    def __init__(self, gamma: float, lam: float, ops: Ops, whiten: Whitening | None = None) -> None:
+        self.needs = Needs(critic=True, whiten=whiten)
         self.gamma = gamma
         self.lam = lam
         self.ops = ops

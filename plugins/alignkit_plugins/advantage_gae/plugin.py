@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from alignkit import Component, hookimpl
-from alignkit.components import Config
+from alignkit.loop.config import WhitenedAdvantageConfig
 
 if TYPE_CHECKING:
     from alignkit.context import BuildContext
 
 
-class GAEConfig(Config):
+class GAEConfig(WhitenedAdvantageConfig):
     """Generalised advantage estimation."""
 
     gamma: float = Field(1.0, gt=0, le=1, description="discount per token")
@@ -23,7 +23,7 @@ def build(config: GAEConfig, context: "BuildContext") -> Any:
     """Make the estimator."""
     from alignkit_plugins.advantage_gae.estimator import GAE
 
-    return GAE(config.gamma, config.lam, context.ops)
+    return GAE(config.gamma, config.lam, context.ops, config.whitening)
 
 
 @hookimpl

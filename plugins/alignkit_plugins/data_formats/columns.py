@@ -93,6 +93,14 @@ def number(row: dict[str, Any], column: str) -> float:
     return float(found)
 
 
+def boolean(row: dict[str, Any], column: str) -> bool:
+    """True or false; not 0 and 1, which could be ratings."""
+    found = value(row, column)
+    if not isinstance(found, bool):
+        raise BadRow(f"column {column!r} is {json_type(found)}, not true or false", reason="wrong type")
+    return found
+
+
 class NewPrompts:
     """Gives each prompt once: rows often share one, and a policy needs to see it once."""
 

@@ -11,6 +11,7 @@ from alignkit_plugins.data_formats.demonstrations import (
     PromptCompletionFormat,
 )
 from alignkit_plugins.data_formats.hh import HHConfig, HHFormat
+from alignkit_plugins.data_formats.labelled import LabelledConfig, LabelledFormat
 from alignkit_plugins.data_formats.preference import PreferenceConfig, PreferenceFormat
 from alignkit_plugins.data_formats.prompts import PromptsConfig, PromptsFormat
 from alignkit_plugins.data_formats.text import TextConfig, TextFormat
@@ -40,6 +41,12 @@ def alignkit_data_formats() -> Iterable[Component]:
             "preference pairs: chosen and rejected, with or without a prompt column",
         ),
         Component("hh", lambda c, _: HHFormat(c), HHConfig, "preference pairs: hh-rlhf transcripts"),
+        Component(
+            "labelled",
+            lambda c, _: LabelledFormat(c),
+            LabelledConfig,
+            "completions labelled good or bad, unpaired: prompt, completion, label",
+        ),
         Component("prompts", lambda c, _: PromptsFormat(c), PromptsConfig, "prompts alone"),
         Component(
             "classes",

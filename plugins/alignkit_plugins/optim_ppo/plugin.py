@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 def build(config: PPOConfig, context: "BuildContext") -> Any:
     """Make the stage."""
-    from alignkit_plugins.optim_ppo.stage import PPO
+    from alignkit.training.rollout_stage import RolloutTraining
+    from alignkit_plugins.optim_ppo.objective import PPOObjective
 
-    return PPO(config)
+    return RolloutTraining(config, PPOObjective(config))
 
 
 @hookimpl

@@ -1,18 +1,14 @@
 """Options of the `reward_model` stage."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from alignkit.training.config import DataTrainingConfig
+from alignkit.training.config import PairTrainingConfig
 
 
-class RewardModelConfig(DataTrainingConfig):
+class RewardModelConfig(PairTrainingConfig):
     """Bradley-Terry reward model."""
 
     lr: float = Field(1e-4, gt=0, description="peak learning rate")
-    max_length: int = Field(512, ge=2, description="tokens of prompt and completion together")
-    too_long: Literal["drop", "error"] = Field("drop", description="what happens to pairs with a longer side; counted")
     centering: float = Field(
         0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2) (Eisenstein et al. 2023)"
     )

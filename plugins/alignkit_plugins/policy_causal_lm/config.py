@@ -36,6 +36,18 @@ class TokenizerConfig(Config):
     max_records: int = Field(100_000, ge=1, description="records read for training, from the start of each part")
 
 
+class LoRAConfig(Config):
+    """Low-rank adapters (Hu et al. 2021) on a frozen model; what is saved is merged."""
+
+    rank: int = Field(16, ge=1, description="rank of each addition")
+    alpha: float = Field(32.0, gt=0, description="additions are scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the additions' input, in stages that train with dropout")
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear",
+        description="names of the layers that get one, or a regular expression; all-linear: all but the projection",
+    )
+
+
 class CausalLMConfig(Config):
     """A causal language model: from a folder or hub name (`path`), or new (`init` and `tokenizer`)."""
 
@@ -43,6 +55,10 @@ class CausalLMConfig(Config):
     init: InitConfig | None = Field(None, description="make a new model instead")
     tokenizer: TokenizerConfig | None = Field(None, description="train a tokenizer for the new model")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the weights")
+    lora: LoRAConfig | None = Field(None, description="train low-rank adapters instead of the weights")
+    gradient_checkpointing: bool = Field(
+        False, description="compute each layer again in the backward pass instead of keeping its activations"
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with the model; off for good reasons")
 
     @model_validator(mode="after")
@@ -51,4 +67,6 @@ class CausalLMConfig(Config):
             raise ValueError("give either path (an existing model) or init (a new one)")
         if (self.init is None) != (self.tokenizer is None):
             raise ValueError("init and tokenizer belong together: a new model gets a new tokenizer")
+        if self.init is not None and self.lora is not None:
+            raise ValueError("lora needs an existing model (path): the weights under it stay as they are")
         return self

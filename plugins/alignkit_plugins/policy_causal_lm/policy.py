@@ -1,6 +1,7 @@
 """The `causal_lm` policy: a transformers model seen through hidden states and its vocabulary projection."""
 
 import copy
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,26 @@ from alignkit.code import require_allowed
 from alignkit.context import BuildContext
 from alignkit.errors import UserError, did_you_mean
 from alignkit.modeling import folders
-from alignkit.modeling.backbone import hidden_states
+from alignkit.modeling.backbone import decoder_layers, hidden_states
 from alignkit.modeling.encoding import TextEncoder
 from alignkit.modeling.scorer import SequenceScorer
 from alignkit.ops.linear_logprob import project
 from alignkit.records import Content
+from alignkit_plugins.policy_causal_lm import lora
+from alignkit_plugins.policy_causal_lm.adapter_off import AdapterOff
 from alignkit_plugins.policy_causal_lm.config import CausalLMConfig, InitConfig
+from alignkit_plugins.policy_causal_lm.critic import SharedCritic, classifier
 from alignkit_plugins.policy_causal_lm.tokenizer import train_tokenizer
 
 
 class CausalLM:
-    """Satisfies `alignkit.protocols.Policy`."""
+    """Satisfies `alignkit.protocols.Policy`. `module` is the transformers model, any LoRA layers inside it."""
 
-    def __init__(self, module: Any, encoder: TextEncoder, revision: str) -> None:
+    def __init__(self, module: Any, encoder: TextEncoder, revision: str, gradient_checkpointing: bool = False) -> None:
         self.module = module
         self.encoder = encoder
         self.revision = revision
+        self.gradient_checkpointing = gradient_checkpointing
         self.pad_id = encoder.pad_id
         self.tokenizer_id = encoder.tokenizer_id
         self.stop_ids = encoder.stop_ids
@@ -59,7 +64,7 @@ class CausalLM:
 
     def hidden(self, batch: TokenBatch) -> tuple[Tensor, Head]:
         """Hidden states before each target token [N, H], and the projection."""
-        return batch.select(hidden_states(self.module, batch)), self.head
+        return batch.select(hidden_states(self.module, batch, self.gradient_checkpointing)), self.head
 
     @property
     def head(self) -> Head:
@@ -70,11 +75,41 @@ class CausalLM:
         scale /= float(getattr(config, "logits_scaling", None) or 1.0)  # Granite divides
         return Head(output.weight, output.bias, getattr(config, "final_logit_softcapping", None), scale)
 
-    def critic(self, init: str | Path | None, keep_head: bool = False) -> SequenceScorer:
-        """A critic; the backbone is this policy's (a copy) or that of the folder `init`, whose head can be kept."""
-        from transformers import AutoModelForSequenceClassification
+    def reference(self) -> "CausalLM":
+        """A frozen view of the policy as it is now: the module with its adapter off, or a copy if it has none.
 
-        if init is not None:
+        An adapter that has been trained already is part of the policy as it is now, and is copied with the rest.
+        """
+        if isinstance(self.module, AdapterOff):
+            return self
+        view = copy.copy(self)
+        view.gradient_checkpointing = False
+        if lora.lora_layers(self.module) and lora.is_untrained(self.module):
+            view.module = AdapterOff(self.module)
+        else:
+            view.module = copy.deepcopy(self.module).eval().requires_grad_(False)
+        return view
+
+    def critic(
+        self, init: str | Path | None, keep_head: bool = False, shared: bool = False
+    ) -> SequenceScorer | SharedCritic:
+        """A critic: a model that starts as this policy's copy or from the folder `init`, or a head on the trunk.
+
+        The head of `init` can be kept, else it starts at zero. A model of its own is trained in full, LoRA or not.
+        """
+        if shared and init is not None:
+            raise UserError(
+                "a critic that shares the policy's trunk has no first model of its own",
+                where=init,
+                hint="leave critic_init out, or use critic: separate",
+            )
+        if shared:
+            return SharedCritic(self)
+        if init is None:
+            inner, merge = self._weights()
+            backbone = lora.plain_state(inner.base_model, merge)
+            scorer: SequenceScorer = classifier(inner.config, backbone, self.encoder, self.device)
+        else:
             scorer = SequenceScorer.load(str(init), self.device, new_head=not keep_head)
             if scorer.encoder.tokenizer_id != self.tokenizer_id:
                 raise UserError(
@@ -82,21 +117,24 @@ class CausalLM:
                     where=init,
                     hint="leave critic_init out, or name a reward model trained from this policy",
                 )
-        else:
-            config = copy.deepcopy(self.module.config)  # the policy's own must not turn into a classifier's
-            config.num_labels = 1
-            module = AutoModelForSequenceClassification.from_config(config)
-            scorer = SequenceScorer(module.to(self.device, self.module.dtype), self.encoder)
-            scorer.module.base_model.load_state_dict(self.module.base_model.state_dict())
-            # Only for readers of the folder; set earlier, it would keep that token's embedding from learning.
-            scorer.module.config.pad_token_id = self.encoder.pad_id
-        if init is None or not keep_head:
-            scorer.init_head(None)
+            if not keep_head:
+                scorer.init_head(None)
+        scorer.gradient_checkpointing = self.gradient_checkpointing
         return scorer
 
     def save(self, folder: Path) -> None:
-        """Write a folder that transformers and vLLM load."""
-        folders.save(self.module, self.encoder.tokenizer, folder)
+        """Write a folder that transformers and vLLM load: adapters are merged, and beside that alone in `adapter/`."""
+        inner, merge = self._weights()
+        if not lora.lora_layers(inner):
+            folders.save(inner, self.encoder.tokenizer, folder)
+            return
+        beside = functools.partial(_save_adapter_in, inner) if merge else None
+        folders.save(inner, self.encoder.tokenizer, folder, lora.plain_state(inner, merge), beside)
+
+    def _weights(self) -> tuple[Any, bool]:
+        """The transformers model, and whether its adapters (if any) count."""
+        viewed = isinstance(self.module, AdapterOff)
+        return (self.module.inner if viewed else self.module), not viewed
 
     @torch.no_grad()
     def _check_head(self) -> None:
@@ -123,6 +161,10 @@ class CausalLM:
             )
 
 
+def _save_adapter_in(module: Any, folder: Path) -> None:
+    lora.save_adapter(module, folder / "adapter")
+
+
 def build_policy(config: CausalLMConfig, context: BuildContext) -> CausalLM:
     """Load the model at `path`, or make a new one with a new tokenizer."""
     from transformers import AutoModelForCausalLM
@@ -140,7 +182,21 @@ def build_policy(config: CausalLMConfig, context: BuildContext) -> CausalLM:
         trust_remote_code=config.trust_remote_code,
     )
     encoder = folders.load_encoder(path, module, config.trust_remote_code)
-    return CausalLM(module.to(context.device), encoder, folders.revision(path))
+    if config.lora is not None:
+        lora.inject(module, config.lora, context.seed, path)
+    return _policy(config, module, encoder, context, folders.revision(path))
+
+
+def _policy(
+    config: CausalLMConfig, module: Any, encoder: TextEncoder, context: BuildContext, revision: str
+) -> CausalLM:
+    if config.gradient_checkpointing and not decoder_layers(module):
+        raise UserError(
+            f"{type(module).__name__} has no layers that can be computed again",
+            where="policy.gradient_checkpointing",
+            hint="leave it out",
+        )
+    return CausalLM(module.to(context.device), encoder, revision, config.gradient_checkpointing)
 
 
 def _new(config: CausalLMConfig, context: BuildContext) -> CausalLM:
@@ -161,7 +217,7 @@ def _new(config: CausalLMConfig, context: BuildContext) -> CausalLM:
     module.generation_config.bos_token_id = tokenizer.bos_token_id
     module.generation_config.pad_token_id = tokenizer.pad_token_id
     encoder = TextEncoder(tokenizer, folders.stop_ids(module), "the new tokenizer")
-    return CausalLM(module.to(context.device), encoder, f"new-{context.seed}")
+    return _policy(config, module, encoder, context, f"new-{context.seed}")
 
 
 def _model_config(init: InitConfig) -> Any:

@@ -30,17 +30,19 @@ class HFSampler:
         generator = torch.Generator(policy.device).manual_seed(seed)
         completions: list[list[int]] = [[] for _ in prompts]
         logps: list[list[float]] = [[] for _ in prompts]
+        kepts: list[Tensor | None] = [None for _ in prompts]
         # Prompts of like length share a batch: less padding, and the order does not depend on the batch size.
         order = sorted(range(len(prompts)), key=lambda i: len(prompt_ids[i]))
         was_training = policy.module.training
         policy.module.eval()
         for start in range(0, len(order), self.batch_size):
             chunk = order[start : start + self.batch_size]
-            ids, logp = sample_batch(policy, [prompt_ids[i] for i in chunk], sampling, generator)
-            for i, row, row_logp in zip(chunk, ids, logp, strict=True):
+            ids, logp, kept_bTK = sample_batch(policy, [prompt_ids[i] for i in chunk], sampling, generator)
+            for n, (i, row, row_logp) in enumerate(zip(chunk, ids, logp, strict=True)):
                 completions[i], logps[i] = row, row_logp
+                kepts[i] = None if kept_bTK is None else kept_bTK[n]
         policy.module.train(was_training)
-        return _rollout(policy, prompts, prompt_ids, completions, logps, sampling)
+        return _rollout(policy, prompts, prompt_ids, completions, logps, kepts, sampling)
 
 
 def _check_room(
@@ -61,8 +63,11 @@ def _check_room(
 @torch.no_grad()
 def sample_batch(
     policy: Policy, prompt_ids: Sequence[Sequence[int]], sampling: Sampling, generator: torch.Generator
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Completion ids, cut after the first stop id, and their log-probs under the sampling distribution."""
+) -> tuple[list[list[int]], list[list[float]], Tensor | None]:
+    """Completion ids, cut after the first stop id, their log-probs under the sampling distribution, and kept ids.
+
+    The last are [B, T, K], padded with -1: what top-k and top-p left at each token; None where they leave all.
+    """
     from transformers import DynamicCache
 
     model: Any = policy.module
@@ -80,6 +85,7 @@ def sample_batch(
     cache = DynamicCache(config=model.config)
     steps: list[Tensor] = []
     step_logps: list[Tensor] = []
+    step_kept: list[Tensor] = []
     lengths_B = torch.zeros(B, dtype=torch.long, device=device)
     for _ in range(sampling.max_length):
         out = model.base_model(
@@ -90,7 +96,9 @@ def sample_batch(
             use_cache=True,
         )
         logits_BV = project(out.last_hidden_state[:, -1], policy.head).float()
-        token_B, logp_B = draw(logits_BV, sampling, generator)
+        token_B, logp_B, logp_BV = draw(logits_BV, sampling, generator)
+        if restricted(sampling):
+            step_kept.append(kept_ids(logp_BV).cpu())
         steps.append(token_B)
         step_logps.append(logp_B)
         lengths_B += alive_B
@@ -103,17 +111,37 @@ def sample_batch(
     tokens = torch.stack(steps, dim=1).tolist()
     logp = torch.stack(step_logps, dim=1).tolist()
     lengths = lengths_B.tolist()
-    return [t[:n] for t, n in zip(tokens, lengths, strict=True)], [r[:n] for r, n in zip(logp, lengths, strict=True)]
+    kept_BTK = _stacked(step_kept) if step_kept else None
+    cut_ids = [t[:n] for t, n in zip(tokens, lengths, strict=True)]
+    return cut_ids, [r[:n] for r, n in zip(logp, lengths, strict=True)], kept_BTK
 
 
-def draw(logits_BV: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One token per row and its log-prob under softmax(logits / temperature) restricted by top-k and top-p.
+def restricted(sampling: Sampling) -> bool:
+    """Whether tokens are drawn from a part of the distribution."""
+    return sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
+
+
+def kept_ids(logp_BV: Tensor) -> Tensor:
+    """Ids with a finite log-prob, most probable first, padded with -1, [B, K]."""
+    width = int(torch.isfinite(logp_BV).sum(-1).max())
+    values_BK, ids_BK = logp_BV.topk(width, dim=-1)
+    return ids_BK.masked_fill(~torch.isfinite(values_BK), -1)
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """[B, K_t] of each token as one [B, T, K]."""
+    width = max(p.shape[1] for p in parts)
+    return torch.stack([torch.nn.functional.pad(p, (0, width - p.shape[1]), value=-1) for p in parts], dim=1)
+
+
+def draw(logits_BV: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """One token per row, its log-prob and all log-probs of softmax(logits / temperature) restricted by top-k and top-p.
 
     Temperature 0 takes the largest logit, with log-prob 0.
     """
     if sampling.temperature == 0:
         token_B = logits_BV.argmax(-1)
-        return token_B, torch.zeros(token_B.shape, device=logits_BV.device)
+        return token_B, torch.zeros(token_B.shape, device=logits_BV.device), logits_BV
     logits_BV = logits_BV / sampling.temperature
     logp_BV = torch.log_softmax(logits_BV, dim=-1)
     if sampling.top_k and sampling.top_k < logp_BV.shape[-1]:
@@ -125,7 +153,7 @@ def draw(logits_BV: Tensor, sampling: Sampling, generator: torch.Generator) -> t
         drop_BV = torch.zeros_like(before_BV, dtype=torch.bool).scatter(-1, order_BV, before_BV >= sampling.top_p)
         logp_BV = torch.log_softmax(logp_BV.masked_fill(drop_BV, float("-inf")), dim=-1)
     token_B = inverse_cdf(logp_BV.exp(), generator)
-    return token_B, logp_BV.gather(-1, token_B[:, None]).squeeze(-1)
+    return token_B, logp_BV.gather(-1, token_B[:, None]).squeeze(-1), logp_BV
 
 
 def inverse_cdf(probs_BV: Tensor, generator: torch.Generator) -> Tensor:
@@ -149,6 +177,7 @@ def _rollout(
     prompt_ids: list[tuple[int, ...]],
     completions: list[list[int]],
     logps: list[list[float]],
+    kepts: list[Tensor | None],
     sampling: Sampling,
 ) -> Rollout:
     if sampling.max_words is not None:
@@ -158,6 +187,12 @@ def _rollout(
     logp_BT = torch.zeros(len(prompts), width)
     for b, (row, row_logp) in enumerate(zip(completions, logps, strict=True)):
         logp_BT[b, : len(row)] = torch.tensor(row_logp[: len(row)])
+    found = [kept for kept in kepts if kept is not None]
+    kept_BTK = None
+    if found:
+        kept_BTK = torch.full((len(prompts), width, max(k.shape[1] for k in found)), -1)
+        for b, (kept, row) in enumerate(zip(found, completions, strict=True)):
+            kept_BTK[b, : len(row), : kept.shape[1]] = kept[: len(row)]
     numbers: dict[str, int] = {}
     group_B = torch.tensor([numbers.setdefault(p.id, len(numbers)) for p in prompts])
     return Rollout(
@@ -170,6 +205,7 @@ def _rollout(
         temperature=sampling.temperature,
         tokenizer_id=policy.tokenizer_id,
         sampler_logp_BT=logp_BT,
+        kept_BTK=kept_BTK,
     )
 
 

@@ -1,5 +1,6 @@
 """The step `align`: builds the four slots and runs the core's loop."""
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ from alignkit.loop.prompts import fitting_prompts
 from alignkit.protocols import Advantage, Critic, Policy, RolloutStage, StepOutput
 from alignkit.records import Prompt
 
+logger = logging.getLogger("alignkit")
+
 if TYPE_CHECKING:
-    from alignkit_plugins.step_align.plugin import AlignConfig
+    from alignkit_plugins.step_align.config import AlignConfig
 
 
 class Align:
@@ -51,17 +54,11 @@ class Align:
                 hint="use step: train",
             )
         policy = context.policy(config.policy)
-        reference = context.policy(config.reference or config.policy)
-        reference.module.requires_grad_(False)
+        reference = policy.reference() if config.reference is None else context.policy(config.reference).reference()
         if reference.tokenizer_id != policy.tokenizer_id:
             raise UserError("the reference has another tokenizer than the policy", where=where, hint="set reference")
         advantage: Advantage = context.build("advantage", config.advantage)
-        if advantage.needs.greedy_baseline:
-            raise UserError(
-                f"advantage {config.advantage.name!r} asks for a greedy baseline, which the loop does not sample yet",
-                where=where,
-                hint="use another estimator",
-            )
+        self._check_fit(stage, advantage, where)
         longest = config.max_prompt_length
         prompts = fitting_prompts(policy, context.records(config.prompts, "prompts"), longest)
         eval_prompts = fitting_prompts(policy, self._eval_prompts(context), longest, config.eval_limit)
@@ -81,11 +78,32 @@ class Align:
         )
         return loop, {"prompts_too_long": prompts.too_long, "eval_prompts_too_long": eval_prompts.too_long}
 
+    def _check_fit(self, stage: RolloutStage, advantage: Advantage, where: str) -> None:
+        """Raise UserError for parts that do not go together; warn of options without effect."""
+        config = self.config
+        if config.kl.in_loss and not stage.adds_kl:
+            raise UserError(
+                f"optimizer stage {config.optimizer_stage.name!r} does not add a KL term to its loss",
+                where=f"{where}: kl.placement",
+                hint="use placement: reward, or another stage",
+            )
+        if not advantage.needs.critic:
+            given = config.model_fields_set & {"critic", "critic_init", "critic_head", "score_position"}
+            if given and config.compat is None:
+                logger.warning("%s: advantage %s has no critic; %s has no effect", where, config.advantage.name, given)
+        if config.kl.estimator == "full" and (config.sampling.top_k or config.sampling.top_p < 1):
+            raise UserError(
+                "kl.estimator: full compares whole distributions, and top_k or top_p samples from a part of one",
+                where=f"{where}: kl.estimator",
+                hint="use k1, or sample without top_k and top_p",
+            )
+
     def _critic(self, policy: Policy, advantage: Advantage, context: StepContext) -> Critic | None:
+        config = self.config
         if not advantage.needs.critic:
             return None
-        init = self.config.critic_init
-        return policy.critic(None if init is None else context.resolve(init), self.config.critic_head == "reward_model")
+        init = None if config.critic_init is None else context.resolve(config.critic_init)
+        return policy.critic(init, config.critic_head == "reward_model", shared=config.critic == "shared")
 
     def _eval_prompts(self, context: StepContext) -> Sequence[Prompt]:
         if self.config.eval_prompts is not None:

@@ -5,7 +5,16 @@ from collections.abc import Iterable
 from typing import Literal
 
 from alignkit.errors import UserError
-from alignkit.records import Content, Demonstration, PreferencePair, Prompt, Record, Text, content_id
+from alignkit.records import (
+    Content,
+    Demonstration,
+    LabelledCompletion,
+    PreferencePair,
+    Prompt,
+    Record,
+    Text,
+    content_id,
+)
 
 Side = Literal["train", "heldout", "dropped"]
 
@@ -15,7 +24,8 @@ class Splitter:
 
     `by="prompt"`: the prompt; conversations that begin with the same user turn are one unit, since the
     contexts of one dialogue at different turns contain each other. Texts are their own unit.
-    `by="text"`: of a pair, each of the two texts; a pair with one text on each side is dropped.
+    `by="text"`: of a pair, each of the two texts; a pair with one text on each side is dropped. Of a labelled
+    completion, its text.
     """
 
     def __init__(self, share: float, seed: int, by: Literal["prompt", "text"]) -> None:
@@ -29,7 +39,7 @@ class Splitter:
         self._forced.update(self._units(record))
 
     def side(self, record: Record) -> Side:
-        """The side of a record. Raises UserError for a pair that is to be split by prompt and has none."""
+        """The side of a record. Raises UserError for one that is to be split by prompt and has none."""
         if not self._share and not self._forced:
             return "train"
         sides = {self._is_heldout(unit) for unit in self._units(record)}
@@ -46,12 +56,14 @@ class Splitter:
     def _units(self, record: Record) -> Iterable[str]:
         if isinstance(record, Text):
             return (content_id(record.text),)
-        assert isinstance(record, Prompt | Demonstration | PreferencePair)
+        assert isinstance(record, Prompt | Demonstration | PreferencePair | LabelledCompletion)
         if self._by == "text" and isinstance(record, PreferencePair):
             return content_id(record.chosen), content_id(record.rejected)
+        if self._by == "text" and isinstance(record, LabelledCompletion):
+            return (content_id(record.completion),)
         if not record.prompt:
             raise UserError(
-                "pairs with an empty prompt cannot be split by prompt: they would all be on one side",
+                "rows with an empty prompt cannot be split by prompt: they would all be on one side",
                 where="heldout_by",
                 hint="set heldout_by: text",
             )

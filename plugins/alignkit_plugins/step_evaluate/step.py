@@ -13,8 +13,8 @@ from alignkit.errors import UserError
 from alignkit.files import atomic_write
 from alignkit.loop.measure import measure
 from alignkit.loop.prompts import fitting_prompts
-from alignkit.loop.rewards import checked_scores
-from alignkit.protocols import Policy, Sampler, Scores, StepOutput
+from alignkit.loop.scores import checked_scores
+from alignkit.protocols import BatchRelative, Policy, Sampler, Scores, StepOutput
 from alignkit.records import Prompt, plain_text
 
 if TYPE_CHECKING:
@@ -38,6 +38,12 @@ class Evaluate:
         for name, source in (("the judge", judge), *sources.items()):
             if not hasattr(source, "score"):
                 raise UserError(f"{name} gives no scores", where=f"step {context.step_id}", hint="use a scoring source")
+            if isinstance(source, BatchRelative) and source.batch_relative:
+                raise UserError(
+                    f"{name} normalises scores over a batch, so those of two policies do not compare",
+                    where=f"step {context.step_id}",
+                    hint="leave its option normalise out here",
+                )
         sampler: Sampler = context.build("sampler", config.sampler)
         context.start_progress(2, "model")
         before, base = self._measure(base_policy, None, sampler, prompts, sources, context)

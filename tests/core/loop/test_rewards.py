@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignkit.errors import Fault
-from alignkit.loop.config import KLConfig, MissingStopConfig
-from alignkit.loop.rewards import AdaptiveKL, checked_scores, penalise_missing_stop, token_rewards, whiten
+from alignkit.kl import AdaptiveKL
+from alignkit.loop.config import MissingStopConfig
+from alignkit.loop.rewards import token_rewards
+from alignkit.loop.scores import checked_scores, penalise_missing_stop
+from alignkit.masked import whiten
 from helpers.context import TextScores, make_rollout
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
@@ -30,7 +33,7 @@ def test_token_rewards_are_the_kl_penalty_with_the_score_on_the_last_token(
     mask = prefix_mask(lengths)
     logp, ref = torch.randn(2, *mask.shape, dtype=torch.float64)
     scores = torch.randn(len(lengths), dtype=torch.float64)
-    rewards = token_rewards(scores, logp, ref, mask, beta)
+    rewards = token_rewards(scores, logp - ref, mask, beta)
     for b, n in enumerate(lengths):
         for t in range(n):
             expected = -beta * float(logp[b, t] - ref[b, t]) + (float(scores[b]) if t == n - 1 else 0.0)
@@ -79,7 +82,7 @@ class TestAdaptiveKL:
 
     def test_the_openai_numbers(self) -> None:
         # target 6 nats, horizon 10,000, init 0.15, batches of 512 with KL 6.6 and 30
-        kl = AdaptiveKL.from_config(KLConfig(coef=0.15, target=6.0, horizon=10_000))
+        kl = AdaptiveKL(0.15, 6.0, 10_000)
         kl.update(6.6, 512)
         assert kl.coef == pytest.approx(0.15 * (1 + 0.1 * 512 / 10_000), rel=1e-12)
         before = kl.coef
@@ -87,15 +90,15 @@ class TestAdaptiveKL:
         assert kl.coef == pytest.approx(before * 1.01024, rel=1e-12)
 
     def test_a_kl_below_the_target_lowers_the_coefficient_at_most_by_the_clip(self) -> None:
-        kl = AdaptiveKL.from_config(KLConfig(coef=0.1, target=6.0, horizon=1000))
+        kl = AdaptiveKL(0.1, 6.0, 1000)
         kl.update(0.0, 100)
         assert kl.coef == pytest.approx(0.1 * (1 - 0.2 * 0.1), rel=1e-12)
         kl.update(-5.0, 100)
         assert kl.coef == pytest.approx(0.1 * 0.98**2, rel=1e-12)
 
     def test_at_the_target_or_without_one_it_stays(self) -> None:
-        for config in (KLConfig(coef=0.1, target=6.0), KLConfig(coef=0.1)):
-            kl = AdaptiveKL.from_config(config)
+        for target in (6.0, None):
+            kl = AdaptiveKL(0.1, target, 10_000)
             kl.update(6.0, 512)
             assert kl.coef == 0.1
 

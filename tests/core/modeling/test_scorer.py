@@ -84,6 +84,16 @@ class TestScores:
             h = scorer.module.base_model(torch.tensor([row])).last_hidden_state[0, -1]
             assert float(scorer.module.score(h)) == pytest.approx(float(scorer.score_rows([row])[0]), abs=1e-5)
 
+    def test_dropout_is_off_whatever_the_mode(self, tmp_path: Path) -> None:
+        make_scorer(tmp_path / "base", "gpt2").save(tmp_path / "saved")
+        dropout = {"resid_pdrop": 0.5, "embd_pdrop": 0.5}
+        scorer = SequenceScorer.load(str(tmp_path / "saved"), torch.device("cpu"), overrides=dropout)
+        rows = random_ids()
+        scorer.module.train()
+        first = scorer.score_rows(rows)
+        scorer.module.train()
+        assert torch.equal(scorer.score_rows(rows), first)
+
 
 class TestPadEqualsEnd:
     """Many tokenizers pad with their end token. Scores here do not care; transformers' own forward pass does."""

@@ -17,10 +17,22 @@ BUILTINS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy", "pandas", "pyarrow", "tokenizers")
 # Default components of options that quickstart leaves out (hf) and plugins it does not use at all.
 NOT_IN_QUICKSTART = {
+    "advantage_grpo",
+    "advantage_reinforce_pp",
+    "advantage_remax",
+    "advantage_rloo",
+    "optim_cispo",
+    "optim_gspo",
+    "optim_reinforce",
     "kernels",
     "data_formats",
+    "optim_dpo",
+    "optim_kto",
+    "optim_orpo",
     "reward_function",
     "reward_human",
+    "reward_length",
+    "reward_weighted",
     "tracker_jsonl",
     "tracker_progress",
 }

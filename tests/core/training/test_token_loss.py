@@ -188,6 +188,38 @@ class TestOptimizer:
         assert vector.detach() == pytest.approx(torch.full((2,), 2.0 - 0.1).numpy(), abs=1e-5)
         assert matrix.grad is None
 
+    def test_steps_are_adams_with_the_betas_and_eps_of_the_config(self) -> None:
+        parameter = torch.nn.Parameter(torch.tensor([[2.0]]))
+        config = OptimizerConfig(lr=0.1, betas=(0.5, 0.7), eps=0.3, warmup=0.0, schedule="constant", max_grad_norm=100)
+        optimizer = Optimizer([parameter], config, 10)
+        x, m, v = 2.0, 0.0, 0.0
+        for t, gradient in enumerate((3.0, -1.0, 0.5), 1):  # Kingma and Ba 2015, algorithm 1
+            (gradient * parameter.sum()).backward()
+            optimizer.step()
+            m, v = 0.5 * m + 0.5 * gradient, 0.7 * v + 0.3 * gradient**2
+            x -= 0.1 * (m / (1 - 0.5**t)) / (math.sqrt(v / (1 - 0.7**t)) + 0.3)
+            assert float(parameter.detach()) == pytest.approx(x, abs=1e-6)
+
+    def test_steps_follow_the_schedule(self) -> None:
+        parameter = torch.nn.Parameter(torch.zeros(1, 1))
+        optimizer = Optimizer([parameter], OptimizerConfig(lr=0.1, warmup=0.0, schedule="linear"), 4)
+        sizes = []
+        for _ in range(4):
+            before = float(parameter.detach())
+            parameter.sum().backward()
+            optimizer.step()  # under equal gradients Adam's step is the rate
+            sizes.append(before - float(parameter.detach()))
+        assert sizes == pytest.approx([0.1, 0.075, 0.05, 0.025], abs=1e-5)
+
+    def test_gradients_are_clipped_to_the_norm(self) -> None:
+        parameter = torch.nn.Parameter(torch.zeros(1, 2))
+        config = OptimizerConfig(lr=1.0, eps=1.0, warmup=0.0, schedule="constant", max_grad_norm=1.0)
+        optimizer = Optimizer([parameter], config, 10)
+        (parameter * torch.tensor([[3.0, 4.0]])).sum().backward()
+        assert optimizer.step() == pytest.approx(5.0)
+        # The first step is g / (|g| + eps) with g = (3, 4) / 5.
+        assert parameter.detach().tolist()[0] == pytest.approx([-0.6 / 1.6, -0.8 / 1.8], abs=1e-5)
+
     def test_a_gradient_that_is_not_finite_is_a_fault(self) -> None:
         parameter = torch.nn.Parameter(torch.ones(2))
         optimizer = Optimizer([parameter], OptimizerConfig(lr=0.1), 1)

@@ -11,7 +11,7 @@ from alignkit.components import Component
 from alignkit.data.rows import BadRow
 from alignkit.errors import UserError
 from alignkit.protocols import SourceRow
-from alignkit.records import Demonstration, PreferencePair, Prompt, Record, Text
+from alignkit.records import Demonstration, LabelledCompletion, PreferencePair, Prompt, Record, Text
 from alignkit_plugins.data_formats.plugin import alignkit_data_formats
 from alignkit_plugins.data_formats.preference import common_text
 
@@ -37,9 +37,9 @@ def chat(*turns: str) -> list[dict[str, str]]:
     return [{"role": roles[t[0]], "content": t[2:]} for t in turns]
 
 
-def test_the_seven_formats_are_registered() -> None:
+def test_the_eight_formats_are_registered() -> None:
     assert sorted(FORMATS) == [
-        "classes", "hh", "messages", "preference", "prompt_completion", "prompts", "text",
+        "classes", "hh", "labelled", "messages", "preference", "prompt_completion", "prompts", "text",
     ]  # fmt: skip
     assert all(c.summary for c in FORMATS.values())
 
@@ -150,6 +150,46 @@ def test_the_last_turn_of_a_chat_is_the_completion() -> None:
 )
 def test_bad_chats(turns: Any, expected: str) -> None:
     assert problem("messages", {"messages": turns}) == expected
+
+
+# labelled completions
+
+
+def test_labelled_completions_in_the_form_of_trl() -> None:
+    rows = [
+        {"prompt": "Q", "completion": " A", "label": True},
+        {"prompt": "Q", "completion": " B", "label": False},
+        {"prompt": chat("u:Q"), "completion": chat("a:A"), "label": True},
+    ]
+    found = records("labelled", rows)
+    assert [part for part, _ in found] == ["labels"] * 3
+    assert [r for _, r in found] == [LabelledCompletion.model_validate(row) for row in rows]
+    also = records("labelled", rows, also_demonstrations=True, also_prompts=True)
+    parts = ["labels", "demonstrations", "prompts", "labels", "labels", "demonstrations", "prompts"]
+    assert [part for part, _ in also] == parts
+    assert next(r for part, r in also if part == "demonstrations") == Demonstration(prompt="Q", completion=" A")
+    other = records(
+        "labelled", [{"q": "", "a": "A", "ok": False}], prompt_field="q", completion_field="a", label_field="ok"
+    )
+    assert other == [("labels", LabelledCompletion(prompt="", completion="A", label=False))]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"prompt": "Q", "completion": "A"}, "column 'label' is missing; the row has 'prompt', 'completion'"),
+        ({"prompt": "Q", "completion": "A", "label": 1}, "column 'label' is a number, not true or false"),
+        ({"prompt": "Q", "completion": "A", "label": "good"}, "column 'label' is a text, not true or false"),
+        ({"prompt": "Q", "completion": " ", "label": True}, "'completion' is empty"),
+        ({"prompt": [], "completion": chat("a:A"), "label": True}, "'prompt' is empty"),
+        (
+            {"prompt": "Q", "completion": chat("a:A"), "label": True},
+            "'prompt' and 'completion': one is text and the other a list of messages",
+        ),
+    ],
+)
+def test_bad_labelled_completions(row: Any, expected: str) -> None:
+    assert problem("labelled", row) == expected
 
 
 # prompts

@@ -3,25 +3,27 @@
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from alignkit.batches import Row
 from alignkit.data.store import RecordFile, write_records
 from alignkit.errors import UserError
 from alignkit.modeling.scorer import SequenceScorer
 from alignkit.ops import Ops
 from alignkit.protocols import FitTask
 from alignkit.records import PreferencePair
+from alignkit.training.pairs import Group, longest_baseline, make_groups, micro_groups
 from alignkit_plugins.optim_reward_model.config import RewardModelConfig
-from alignkit_plugins.optim_reward_model.groups import Group, make_groups, micro_groups
 from alignkit_plugins.optim_reward_model.stage import (
     RewardModelStage,
     accumulate_pair_loss,
-    longest_baseline,
     pair_accuracy,
+    scorer_row,
 )
 from helpers.models import assert_same_gradients, gradients, make_policy, make_scorer
 
@@ -53,7 +55,12 @@ def scorer(request: pytest.FixtureRequest, tmp_path: Path) -> SequenceScorer:
 
 
 def groups_of(scorer: SequenceScorer, pairs: list[PreferencePair], max_length: int = 200) -> list[Group]:
-    return make_groups(pairs, scorer.row, max_length, "drop", "x").groups
+    return make_groups(pairs, partial(scorer_row, scorer), max_length, "drop", "x").groups
+
+
+def silent(*ids: int) -> Row:
+    """A row without targets, as the scorer's rows are."""
+    return Row(list(ids), [False] * len(ids))
 
 
 def plain_loss(scorer: SequenceScorer, centering: float = 0.0) -> torch.Tensor:
@@ -116,12 +123,12 @@ class TestLoss:
         scorer.encoder.pad_id = scorer.encoder.end_id
         assert_same_gradients(first, batch_gradients(scorer, groups, context.ops))
         # A long pair of weight 0 pads every other row.
-        long = Group([list(range(6, 90)), list(range(6, 80))], [(0, 1, 1.0, 0.0, 0.0)])
+        long = Group([silent(*range(6, 90)), silent(*range(6, 80))], [(0, 1, 1.0, 0.0, 0.0)])
         assert_same_gradients(first, batch_gradients(scorer, [*groups, long], context.ops))
 
     def test_pairs_of_weight_zero_only_are_reported(self, scorer: SequenceScorer, context: Any) -> None:
         with pytest.raises(UserError, match="weight 0"):
-            batch_gradients(scorer, [Group([[7, 8], [9]], [(0, 1, 1.0, 0.0, 0.0)])], context.ops)
+            batch_gradients(scorer, [Group([silent(7, 8), silent(9)], [(0, 1, 1.0, 0.0, 0.0)])], context.ops)
 
     def test_dropout_on_the_head_is_only_for_training(self, scorer: SequenceScorer, context: Any) -> None:
         groups = groups_of(scorer, PAIRS)
@@ -137,9 +144,9 @@ class TestGroups:
     def test_each_text_of_a_ranking_is_encoded_once(self, scorer: SequenceScorer) -> None:
         encoded: list[tuple[Any, Any]] = []
 
-        def encode(prompt: Any, completion: Any) -> list[int]:
+        def encode(prompt: Any, completion: Any) -> Row:
             encoded.append((prompt, completion))
-            return scorer.row(prompt, completion)
+            return scorer_row(scorer, prompt, completion)
 
         found = make_groups(PAIRS, encode, 200, "drop", "x")
         assert len(encoded) == len(set(encoded)) == 4 + 2 + 5
@@ -147,8 +154,8 @@ class TestGroups:
         assert [len(g.pairs) for g in found.groups] == [6, 1, 10]
         for group, pairs in zip(found.groups, RANKINGS, strict=True):
             for (a, b, *_), pair in zip(group.pairs, pairs, strict=True):
-                assert group.rows[a] == scorer.row(pair.prompt, pair.chosen)
-                assert group.rows[b] == scorer.row(pair.prompt, pair.rejected)
+                assert group.rows[a].ids == scorer.row(pair.prompt, pair.chosen)
+                assert group.rows[b].ids == scorer.row(pair.prompt, pair.rejected)
 
     def test_pairs_without_a_group_stand_alone(self, scorer: SequenceScorer) -> None:
         pair = PreferencePair(prompt="a", chosen="b", rejected="c")
@@ -162,22 +169,24 @@ class TestGroups:
         self, scorer: SequenceScorer
     ) -> None:
         pairs = [*ranking("p", [" a", " b" * 60, " c"], "g"), *ranking("q", [" d" * 70, " e"], "h")]
-        found = make_groups(pairs, scorer.row, 40, "drop", "x")
+        encode = partial(scorer_row, scorer)
+        found = make_groups(pairs, encode, 40, "drop", "x")
         assert found.dropped == 3
         assert [(len(g.rows), g.pairs) for g in found.groups] == [(2, [(0, 1, 1.0, 0.0, pairs[0].weight)])]
-        assert found.groups[0].rows == [scorer.row("p", " a"), scorer.row("p", " c")]
+        assert found.groups[0].rows == [encode("p", " a"), encode("p", " c")]
         with pytest.raises(UserError, match=r"x:1: \d+ tokens are more than max_length 40"):
-            make_groups(pairs, scorer.row, 40, "error", "x")
+            make_groups(pairs, encode, 40, "error", "x")
 
 
 def test_micro_batches_of_groups_stay_within_the_padded_budget() -> None:
     generator = random.Random(0)
-    groups = [Group([[7] * generator.randrange(1, 40) for _ in range(generator.randrange(2, 6))]) for _ in range(60)]
-    groups.append(Group([[7] * 300] * 4))  # too large for any budget: goes alone
+    sizes = [[generator.randrange(1, 40) for _ in range(generator.randrange(2, 6))] for _ in range(60)]
+    groups = [Group([silent(*[7] * n) for n in lengths]) for lengths in sizes]
+    groups.append(Group([silent(*[7] * 300)] * 4))  # too large for any budget: goes alone
     found = list(micro_groups(groups, 400))
     assert sorted(i for batch in found for i in batch) == list(range(61))
     for batch in found:
-        rows = [row for i in batch for row in groups[i].rows]
+        rows = [row.ids for i in batch for row in groups[i].rows]
         assert len(batch) == 1 or max(map(len, rows)) * len(rows) <= 400
     assert max(map(len, found)) > 2
 
@@ -194,7 +203,7 @@ class FixedScores:
 
 class TestAccuracy:
     def test_counts_the_preferred_side_equal_scores_half_and_leaves_ties_out(self) -> None:
-        rows = [[1], [2], [2], [0]]
+        rows = [silent(1), silent(2), silent(2), silent(0)]
         pairs = [
             (1, 0, 1.0, 0.0, 1.0),  # right
             (0, 1, 1.0, 0.0, 1.0),  # wrong

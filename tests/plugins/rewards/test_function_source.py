@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alignkit.errors import Fault, UserError
-from alignkit.loop.rewards import checked_scores
+from alignkit.loop.scores import checked_scores
 from alignkit_plugins.reward_function.source import FunctionSource, load_function
 from helpers.context import make_rollout
 

@@ -53,7 +53,7 @@ class TestDraw:
         torch.manual_seed(seed)
         logits = torch.randn(size) * 2
         expected = plain_distribution(logits.tolist(), sampling)
-        tokens, logps = draw(logits.repeat(200, 1), sampling, torch.Generator().manual_seed(seed))
+        tokens, logps, _ = draw(logits.repeat(200, 1), sampling, torch.Generator().manual_seed(seed))
         for token, logp in zip(tokens.tolist(), logps.tolist(), strict=True):
             assert math.exp(logp) == pytest.approx(expected[token], rel=1e-4)
 
@@ -69,13 +69,13 @@ class TestDraw:
     def test_frequencies_match_the_probabilities(self, sampling: Sampling) -> None:
         logits = torch.tensor([1.0, 0.0, 2.0, -1.0, 1.5, 0.5, -2.0, 0.2])
         expected = np.array(plain_distribution(logits.tolist(), sampling))
-        tokens, _ = draw(logits.repeat(20_000, 1), sampling, torch.Generator().manual_seed(5))
+        tokens, _, _ = draw(logits.repeat(20_000, 1), sampling, torch.Generator().manual_seed(5))
         counts = np.bincount(tokens.numpy(), minlength=8)
         assert not counts[expected == 0].any()
         assert chisquare(counts[expected > 0], expected[expected > 0] * 20_000).pvalue > 0.001
 
     def test_temperature_zero_takes_the_largest(self) -> None:
-        tokens, logps = draw(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(temperature=0), torch.Generator())
+        tokens, logps, _ = draw(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(temperature=0), torch.Generator())
         assert tokens.tolist() == [1]
         assert logps.tolist() == [0.0]
 

@@ -338,6 +338,19 @@ def test_pairs_over_the_border_are_counted(bench: Bench) -> None:
     assert summary["left_out_by_split"] + summary["parts"]["preferences"] + summary["heldout"]["preferences"] == 66
 
 
+def test_labelled_completions_are_split_by_prompt_or_by_their_text(bench: Bench) -> None:
+    rows = [{"prompt": f"q{n % 40}", "completion": f"a{n % 7}", "label": n % 3 == 0} for n in range(200)]
+    path = bench.write("a.jsonl", rows)
+    for by, field in (("prompt", "prompt"), ("text", "completion")):
+        summary = bench.summary(format="labelled", files=path, heldout=0.4, heldout_by=by)
+        train, held = ({r[field] for r in bench.read(f"{side}labels.jsonl")} for side in ("", "heldout_"))
+        assert train
+        assert held
+        assert not train & held
+        assert summary["parts"]["labels"] + summary["heldout"]["labels"] == 200
+    assert {r["label"] for r in bench.read("labels.jsonl")} == {True, False}
+
+
 def other_step(bench: Bench, **parts: list[Any]) -> None:
     for part, rows in parts.items():
         bench.context.references[f"@other.{part}"] = Path(bench.write(f"other_{part}.jsonl", rows))

@@ -1,0 +1,38 @@
+"""What an optimizer stage maximises on sampled tokens: losses per token from log-probs and advantages."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from alignkit.ops import Ops
+from alignkit.ops.policy_loss import MAX_LOG_RATIO, ratio_diagnostics
+
+
+class Objective(Protocol):
+    """The heart of a rollout stage."""
+
+    def __call__(
+        self, logp_N: Tensor, old_logp_N: Tensor, advantages_N: Tensor, row_N: Tensor, ops: Ops
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss per token [N], to be summed with weights, and diagnostics [N] (see `ratio_diagnostics`).
+
+        `row_N` numbers the completion of each token; a completion is never split over calls.
+        """
+        ...
+
+
+def log_ratio(logp_N: Tensor, old_logp_N: Tensor) -> Tensor:
+    """log pi / pi_old of each token, within ±20, [N]."""
+    return (logp_N - old_logp_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def sequence_mean(x_N: Tensor, row_N: Tensor, normalise: bool = True) -> Tensor:
+    """Mean (or sum) of each completion's values, written to each of its tokens, [N]."""
+    rows = int(row_N.max()) + 1 if len(row_N) else 0
+    sums_B = torch.zeros(rows, dtype=x_N.dtype, device=x_N.device).index_add(0, row_N, x_N)
+    counts_B = torch.zeros_like(sums_B).index_add(0, row_N, torch.ones_like(x_N))
+    return (sums_B / counts_B if normalise else sums_B)[row_N]
+
+
+__all__ = ["Objective", "log_ratio", "ratio_diagnostics", "sequence_mean"]

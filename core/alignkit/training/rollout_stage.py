@@ -1,0 +1,184 @@
+"""The stage behind `ppo`, `gspo`, `cispo` and `reinforce`: epochs of minibatches over one batch of completions.
+
+The loop has rolled out, rewarded and estimated advantages; a stage only updates. Losses are sums with weights that are
+known for the whole minibatch, whatever the micro-batches are. Dropout stays off: with it the ratio would not be 1
+before the first update (Huang et al. 2024, "The N+ implementation details of RLHF with PPO").
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from alignkit.batches import TokenBatch
+from alignkit.context import StepContext
+from alignkit.errors import UserError
+from alignkit.kl import kl_loss
+from alignkit.masked import token_weights
+from alignkit.protocols import Critic, Experience, Policy, SharesTrunk
+from alignkit.training.batching import micro_batches
+from alignkit.training.importance import importance_weights
+from alignkit.training.objectives import Objective
+from alignkit.training.optimizer import Optimizer
+from alignkit.training.rollout_config import RolloutTrainingConfig
+
+# Largest of the micro-batches' values; all other figures add up.
+MAXIMA = ("ratio_error",)
+
+
+class RolloutTraining:
+    """Satisfies `alignkit.protocols.RolloutStage` for any objective on sampled tokens."""
+
+    adds_kl = True
+
+    def __init__(self, config: RolloutTrainingConfig, objective: Objective) -> None:
+        self.config = config
+        self.objective = objective
+
+    def start(
+        self, policy: Policy, reference: Policy, critic: Critic | None, iterations: int, context: StepContext
+    ) -> None:
+        """Make the optimizers for `iterations` updates. A critic on the policy's trunk shares its optimizer."""
+        config = self.config
+        self.policy, self.reference, self.critic, self.context = policy, reference, critic, context
+        self.iteration = 0
+        self.shared = isinstance(critic, SharesTrunk)
+        if config.critic_warmup >= iterations:
+            raise UserError(
+                f"critic_warmup {config.critic_warmup} leaves none of {iterations} iterations for the policy",
+                where=f"step {context.step_id}",
+            )
+        if config.critic_warmup and (self.shared or critic is None):
+            raise UserError(
+                "critic_warmup needs a critic of its own: here is none, or it shares the policy's trunk",
+                where=f"step {context.step_id}",
+            )
+        self._generator = torch.Generator().manual_seed(context.seed)
+        per_iteration = config.epochs * config.minibatches
+        parameters = list(policy.module.parameters())
+        if critic is not None and self.shared:
+            parameters += list(critic.module.parameters())
+        self._policy_optimizer = Optimizer(parameters, config, (iterations - config.critic_warmup) * per_iteration)
+        self._critic_optimizer: Optimizer | None = None
+        if critic is not None and not self.shared:
+            critic_config = config.model_copy(update={"lr": config.critic_lr or config.lr})
+            self._critic_optimizer = Optimizer(critic.module.parameters(), critic_config, iterations * per_iteration)
+
+    def update(self, experience: Experience) -> dict[str, float]:
+        """One batch: `epochs` x `minibatches` optimizer steps. Metrics are means over them."""
+        self.iteration += 1
+        self.policy.module.eval()
+        if self.critic is not None:
+            self.critic.module.eval()
+        self._importance_BT, figures = importance_weights(experience, self.config.importance)
+        lr = self._policy_optimizer.lr
+        rows: list[dict[str, float]] = []
+        planned = self._minibatches(len(experience.rollout))
+        for indices in planned:
+            rows.append(self._minibatch(experience, indices))
+            if self.config.target_kl is not None and rows[-1]["approx_kl"] > self.config.target_kl:
+                self._skip(len(planned) - len(rows))
+                break
+        first = {"first_ratio_error": rows[0]["ratio_error"], "first_clipped": rows[0]["clip_fraction"]}
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name not in MAXIMA}
+        if self.config.target_kl is not None:
+            figures["updates"] = float(len(rows))
+        return means | figures | first | {"lr": lr}
+
+    def _minibatches(self, count: int) -> list[list[int]]:
+        """Completions of each optimizer step: per epoch a fresh permutation, in parts as equal as can be."""
+        parts = min(self.config.minibatches, count)
+        epochs = [torch.randperm(count, generator=self._generator) for _ in range(self.config.epochs)]
+        return [part.tolist() for order in epochs for part in order.tensor_split(parts)]
+
+    def _skip(self, steps: int) -> None:
+        """The schedules count steps that were planned, so that they end where they would have."""
+        for optimizer in (self._policy_optimizer, self._critic_optimizer):
+            if optimizer is not None:
+                optimizer.skip(steps)
+
+    def _minibatch(self, experience: Experience, indices: Sequence[int]) -> dict[str, float]:
+        """Gradients of one minibatch over micro-batches, then one step of each optimizer."""
+        chosen = list(indices)
+        weights_bT = token_weights(experience.mask_BT[chosen], self.config.loss_aggregation, self.config.fixed_length)
+        value_weights_bT = token_weights(experience.value_mask_BT[chosen], "token_mean")
+        totals: dict[str, float] = {}
+        lengths = [len(experience.rollout.prompt_ids[i]) + len(experience.rollout.completion_ids[i]) for i in chosen]
+        tokens = int(experience.mask_BT[chosen].sum())
+        for micro in micro_batches(lengths, self.config.micro_batch_tokens):
+            rows = [chosen[i] for i in micro]
+            part = self._accumulate(experience, rows, weights_bT[micro], value_weights_bT[micro], tokens)
+            for name, value in part.items():
+                old = totals.get(name, 0.0)
+                totals[name] = max(old, value) if name in MAXIMA else old + value
+        if self.iteration > self.config.critic_warmup:
+            totals["policy_grad_norm"] = self._policy_optimizer.step()
+        else:
+            self.policy.module.zero_grad(set_to_none=True)
+        if self._critic_optimizer is not None:
+            totals["critic_grad_norm"] = self._critic_optimizer.step()
+        return totals
+
+    def _accumulate(
+        self, experience: Experience, rows: list[int], weights_bT: Tensor, value_weights_bT: Tensor, tokens: int
+    ) -> dict[str, float]:
+        """Backward of one micro-batch; each returned figure is its share of the minibatch's."""
+        config, policy, ops = self.config, self.policy, self.context.ops
+        mask_bT = experience.mask_BT[rows]
+        wide_bT = experience.value_mask_BT[rows]
+
+        def pick(x_BT: Tensor) -> Tensor:
+            return x_BT[rows][mask_bT].to(policy.device)
+
+        past_stop = wide_bT.shape[1] > mask_bT.shape[1]
+        batch = TokenBatch.from_rows(experience.rollout.rows(rows, past_stop), policy.pad_id, policy.device)
+        all_NH, head = policy.hidden(batch)
+        # Of the targets, those that were sampled: all but the position behind a stop token.
+        sampled_N = torch.nn.functional.pad(mask_bT, (0, wide_bT.shape[1] - mask_bT.shape[1]))[wide_bT]
+        sampled_N = sampled_N.to(policy.device)
+        h_NH, targets_N = all_NH[sampled_N], batch.targets_N[sampled_N]
+        temperature = experience.rollout.temperature
+        kept_NK = experience.rollout.kept(rows, policy.device)
+        logp_N, entropy_N = ops.linear_logprob(h_NH, head, targets_N, temperature, with_entropy=True, kept_NK=kept_NK)
+        old_N, weights_N = pick(experience.logp_BT), weights_bT[mask_bT].to(policy.device)
+        row_N = mask_bT.nonzero()[:, 0].to(policy.device)
+        loss_N, diagnostics = self.objective(logp_N, old_N, pick(experience.advantages_BT), row_N, ops)
+        if self._importance_BT is not None:
+            loss_N = loss_N * pick(self._importance_BT)
+        policy_loss = (loss_N * weights_N).sum()
+        loss = policy_loss - config.entropy_coef * (entropy_N * weights_N).sum()
+        figures: dict[str, Tensor] = {
+            "policy_loss": policy_loss,
+            "entropy": entropy_N.sum() / tokens,
+            "clip_fraction": diagnostics["clipped"].sum() / tokens,
+            "approx_kl": diagnostics["approx_kl"].sum() / tokens,
+            "ratio_error": (diagnostics["ratio"] - 1).abs().max(),
+        }
+        term = experience.kl_term
+        if term is not None:
+            if term.estimator == "full":
+                with torch.no_grad():
+                    ref_NH, ref_head = self.reference.hidden(batch)
+                kl_N = ops.linear_kl(h_NH, head, ref_NH[sampled_N], ref_head, temperature)
+            else:
+                kl_N = kl_loss(logp_N, old_N, pick(experience.ref_logp_BT), term)
+            figures["kl_loss"] = (kl_N * weights_N).sum()
+            loss = loss + term.coef * figures["kl_loss"]
+        if self.critic is not None and experience.values_BT is not None:
+            figures["value_loss"] = self._value_loss(experience, rows, batch, all_NH, value_weights_bT)
+            loss = loss + config.value_coef * figures["value_loss"]
+        loss.backward()
+        return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _value_loss(
+        self, experience: Experience, rows: list[int], batch: TokenBatch, h_NH: Tensor, weights_bT: Tensor
+    ) -> Tensor:
+        """The critic's loss on one micro-batch, its share of the mean over the minibatch's positions."""
+        assert self.critic is not None
+        assert experience.values_BT is not None
+        mask_bT = experience.value_mask_BT[rows]
+        device = self.policy.device
+        values_N = self.critic.values_of(h_NH) if isinstance(self.critic, SharesTrunk) else self.critic.values(batch)
+        old_N, returns_N = (x[rows][mask_bT].to(device) for x in (experience.values_BT, experience.returns_BT))
+        loss_N: Tensor = self.context.ops.value_loss(values_N, old_N, returns_N, self.config.value_clip_range)
+        return (loss_N * weights_bT[mask_bT].to(device)).sum()

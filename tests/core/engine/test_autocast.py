@@ -1,0 +1,49 @@
+"""`precision: bfloat16`: matrix products in the model run lower, and nothing else does."""
+
+import contextlib
+from pathlib import Path
+
+import torch
+
+from alignkit.batches import Head
+from alignkit.engine.precision import mixed_precision
+from alignkit.ops.linear_logprob import project
+from helpers.models import make_scorer
+
+CPU = torch.device("cpu")
+
+
+def test_products_are_lowered_only_if_asked_for() -> None:
+    layer, x = torch.nn.Linear(8, 4), torch.randn(3, 8)
+    with mixed_precision(CPU, "bfloat16"):
+        assert layer(x).dtype == torch.bfloat16
+    with mixed_precision(CPU, "float32"):
+        assert layer(x).dtype == torch.float32
+
+
+def test_weights_changed_inside_the_region_are_used() -> None:
+    """A whole training step runs inside one region; autocast's cache would keep the first cast of each weight."""
+    layer, x = torch.nn.Linear(8, 4, bias=False), torch.randn(3, 8)
+    with mixed_precision(CPU, "bfloat16"):
+        assert layer(x).any()
+        with torch.no_grad():
+            layer.weight.zero_()
+        assert not layer(x).any()
+
+
+def test_projections_and_heads_stay_in_float32(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vocabulary, scorer = Head(torch.randn(50, 32)), make_scorer(tmp_path / "base")
+    h_NH = torch.randn(7, 32)
+    with mixed_precision(CPU, "bfloat16"):
+        for found in (project(h_NH, vocabulary), scorer.head(h_NH)):
+            assert found.dtype == torch.float32
+            assert not torch.equal(found, found.bfloat16().float())  # nor was it rounded on the way
+
+
+def test_the_settings_of_torch_are_put_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    with contextlib.suppress(ZeroDivisionError), mixed_precision(CPU, "bfloat16"):
+        raise ZeroDivisionError
+    assert torch.get_float32_matmul_precision() == before
+    assert not torch.is_autocast_enabled("cpu")
