@@ -16,6 +16,7 @@ from alignkit.loop.rewards import token_rewards
 from alignkit.masked import whiten
 from alignkit.ops import Ops
 from alignkit.protocols import Advantage, Critic, Experience, Policy
+from alignkit.training.batching import check_positions
 
 logger = logging.getLogger("alignkit")
 # bfloat16 differs by a few hundredths; a model that reads padding differs by tenths.
@@ -51,6 +52,8 @@ class ExperienceMaker:
             )
         # Without a critic there is no value behind the stop token to learn, so the score stays on it.
         past_stop = self.critic is not None and config.score_position == "after_stop"
+        if past_stop:  # one position more than the sampler made sure of
+            check_positions(max(len(row.ids) for row in rollout.rows(past_stop=True)), self.policy.max_positions)
         wide_BT = rollout.value_mask_BT(past_stop)
         logp_BT = rollout_logprobs(self.policy, rollout, self.ops, config.micro_batch_tokens)
         ref_BT = rollout_logprobs(self.reference, rollout, self.ops, config.micro_batch_tokens)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from alignkit.batches import TokenBatch
+from alignkit.batches import Head, TokenBatch
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.kl import kl_loss
@@ -157,9 +157,7 @@ class RolloutTraining:
         term = experience.kl_term
         if term is not None:
             if term.estimator == "full":
-                with torch.no_grad():
-                    ref_NH, ref_head = self.reference.hidden(batch)
-                kl_N = ops.linear_kl(h_NH, head, ref_NH[sampled_N], ref_head, temperature)
+                kl_N = self._full_kl(h_NH, head, batch, sampled_N, temperature)
             else:
                 kl_N = kl_loss(logp_N, old_N, pick(experience.ref_logp_BT), term)
             figures["kl_loss"] = (kl_N * weights_N).sum()
@@ -169,6 +167,13 @@ class RolloutTraining:
             loss = loss + config.value_coef * figures["value_loss"]
         loss.backward()
         return {name: float(value.detach()) for name, value in figures.items()}
+
+    def _full_kl(self, h_NH: Tensor, head: Head, batch: TokenBatch, sampled_N: Tensor, temperature: float) -> Tensor:
+        """KL of whole distributions before each sampled token, [N]."""
+        with torch.no_grad():
+            ref_NH, ref_head = self.reference.hidden(batch)
+        kl_N: Tensor = self.context.ops.linear_kl(h_NH, head, ref_NH[sampled_N], ref_head, temperature)
+        return kl_N
 
     def _value_loss(
         self, experience: Experience, rows: list[int], batch: TokenBatch, h_NH: Tensor, weights_bT: Tensor

@@ -90,7 +90,8 @@ class Align:
         if not advantage.needs.critic:
             given = config.model_fields_set & {"critic", "critic_init", "critic_head", "score_position"}
             if given and config.compat is None:
-                logger.warning("%s: advantage %s has no critic; %s has no effect", where, config.advantage.name, given)
+                names = ", ".join(sorted(given))
+                logger.warning("%s: advantage %s has no critic; %s has no effect", where, config.advantage.name, names)
         if config.kl.estimator == "full" and (config.sampling.top_k or config.sampling.top_p < 1):
             raise UserError(
                 "kl.estimator: full compares whole distributions, and top_k or top_p samples from a part of one",

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from alignkit.errors import UserError
 from alignkit.loop.config import KLConfig, LoopConfig
 from alignkit.loop.loop import AlignmentLoop
 from alignkit.protocols import Needs
@@ -78,6 +79,14 @@ class TestScorePosition:
         with torch.no_grad():
             values = critic.module.score(critic.module.base_model(ids).last_hidden_state)[0, -4:, 0]
         assert torch.allclose(experience.values_BT[0, :4], values, atol=1e-5)
+
+    def test_a_context_without_room_for_that_position_is_the_users_mistake(self, context: Any) -> None:
+        policy = make_policy("llama", seed=0)
+        loop = make_loop(context, Keep(critic=True), policy.critic(None), score_position="after_stop")
+        rollout = given(loop.policy)
+        loop.policy.max_positions = len(rollout.prompt_ids[0]) + 3
+        with pytest.raises(UserError, match="positions"):
+            loop.experience(rollout, torch.tensor([2.0, 5.0]), 0.0)
 
     def test_without_a_critic_it_stays_on_the_stop_token(self, context: Any) -> None:
         keep = Keep()
