@@ -35,15 +35,15 @@ def run_recipe(arguments: argparse.Namespace, name: str, *options: str) -> Path:
     return Path(arguments.runs) / name
 
 
-def evaluate(run: Path, data: Path, judge: CriticsJudge) -> dict[str, Any]:
-    """Share of positive continuations, KL and diversity before (SFT) and after (PPO)."""
+def evaluate(run: Path, data: Path, judge: CriticsJudge, other_prompts: Path | None = None) -> dict[str, Any]:
+    """Share of positive continuations, KL and diversity before (SFT) and after the step `aligned`."""
     sft, aligned = (str(next(run.glob(f"r1/*-{step}")) / "model") for step in ("sft", "aligned"))
     spec = ComponentSpec(name="causal_lm", path=sft)
     context = standalone_context(spec, EVAL_SEED)
     sampler: Sampler = context.build("sampler", ComponentSpec(name="hf"))
     before_policy: Policy = context.build("policy", spec)
     after_policy: Policy = context.build("policy", spec.with_options(path=aligned))
-    with (data / "eval/sentiment_prompts.jsonl").open(encoding="utf-8") as lines:
+    with (other_prompts or data / "eval/sentiment_prompts.jsonl").open(encoding="utf-8") as lines:
         prompts = [Prompt(prompt=json.loads(line)["prompt"]) for line in lines]
     sources = {"positive": judge}
     before, _ = measure(before_policy, None, sampler, prompts, SAMPLING, sources, context.ops, EVAL_SEED, 16384)
@@ -54,7 +54,7 @@ def evaluate(run: Path, data: Path, judge: CriticsJudge) -> dict[str, Any]:
         "run": run.name,
         "seed": summary["seed"],
         "prompts": len(prompts),
-        "reward_model_accuracy": summary["reward_model"]["accuracy"],
+        "reward_model_accuracy": summary.get("reward_model", {}).get("accuracy"),
         "positive_before": before["positive"],
         "positive_after": after["positive"],
         "kl": after["kl"],
