@@ -6,6 +6,8 @@ point is the optimum. The others are settings as published, to show what they ai
 
 from typing import Any, NamedTuple
 
+from world import LENGTH
+
 
 class Variant(NamedTuple):
     """One way to fill the slots `advantage` and `optimizer_stage`, and where the KL goes."""
@@ -23,21 +25,27 @@ IN_REWARD: dict[str, Any] = {}
 
 
 def stage(name: str, **options: Any) -> dict[str, Any]:
-    """An optimizer stage with one pass over each batch."""
-    return {"name": name, "epochs": 1, "minibatches": 1, **options}
+    """An optimizer stage with one pass over each batch. Gradients get small at the end: so must Adam's epsilon be."""
+    return {"name": name, "epochs": 1, "minibatches": 1, "eps": 1e-8, **options}
 
 
 VARIANTS = (
     Variant("gae + ppo", True, {"name": "gae", "lam": 1.0, **FREE}, stage("ppo", critic_lr=1e-2, **SUM), IN_REWARD),
-    Variant("rloo + ppo", True, {"name": "rloo"}, stage("ppo", minibatches=2, **SUM), IN_REWARD),
+    Variant("rloo + ppo", True, {"name": "rloo"}, stage("ppo", **SUM), IN_REWARD),
     Variant(
         "Dr. GRPO + ppo",
         True,
         {"name": "grpo", "normalise_std": False},
-        stage("ppo", loss_aggregation="fixed_length", fixed_length=3),
+        stage("ppo", loss_aggregation="fixed_length", fixed_length=LENGTH),
         IN_REWARD,
     ),
-    Variant("reinforce++ + ppo", True, {"name": "reinforce_pp", **FREE}, stage("ppo", **SUM), IN_REWARD),
+    Variant(
+        "reinforce++ + ppo",
+        True,
+        {"name": "reinforce_pp", "baseline": True, **FREE},
+        stage("ppo", **SUM),
+        IN_REWARD,
+    ),
     Variant("remax + ppo", True, {"name": "remax"}, stage("ppo", **SUM), IN_REWARD),
     Variant(
         "rloo + gspo",

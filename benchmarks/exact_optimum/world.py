@@ -1,8 +1,12 @@
 """A world small enough to enumerate: every completion, its reward, its probability, and the best policy there is.
 
-Four prompts, completions of at most three tokens over eight (one of them the end token): 400 completions each. The
+Four prompts, completions of at most five tokens over four (one of them the end token): 364 completions each. The
 reward is a table of our own making, drawn from a fixed seed: a value for each token at each place and for each pair of
 neighbours, times a scale that differs by prompt. The function `reward` is what a recipe's reward source calls.
+
+Prompts have one length and begin with `?`. Otherwise the model could not express the optimum: a prompt and a start of
+a completion could be another prompt, and without a word in front a model with rotary positions cannot tell `a a` from
+`a` (attention over equal tokens is their common value, however many there are).
 """
 
 import itertools
@@ -15,11 +19,12 @@ import numpy as np
 import torch
 
 END = "</s>"
-LETTERS = ("a", "b", "c")
-PROMPTS = ("p0", "p1", "p2", "p3")
+START = "?"
+LETTERS = ("a", "b")
+PROMPTS = tuple(f"{START} {x} {y}" for x in LETTERS for y in LETTERS)
 SCALES = (0.5, 1.0, 2.0, 4.0)
-WORDS = (END, *LETTERS, *PROMPTS)
-LENGTH = 3
+WORDS = (END, START, *LETTERS)
+LENGTH = 5
 
 
 def completions() -> list[tuple[int, ...]]:
@@ -58,7 +63,7 @@ def reward(prompts: list[str], texts: list[str]) -> list[float]:
 
 
 def make_model(folder: Path) -> None:
-    """A small Llama with a word-level tokenizer. Its weights are wide, so that the reference is far from uniform."""
+    """A small Llama with a word-level tokenizer. Its weights are wide enough that the reference is not uniform."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -76,7 +81,7 @@ def make_model(folder: Path) -> None:
         bos_token_id=None,
         eos_token_id=0,
         pad_token_id=0,
-        initializer_range=0.2,
+        initializer_range=0.1,
     )
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
@@ -94,12 +99,13 @@ def log_probs(folder: Path) -> np.ndarray:
     every = completions()
     out = np.zeros((len(PROMPTS), len(every)))
     for p in range(len(PROMPTS)):
-        start = len(LETTERS) + 1 + p
+        prompt = [WORDS.index(w) for w in PROMPTS[p].split()]
         for n in range(1, LENGTH + 1):
             rows = [k for k, ids in enumerate(every) if len(ids) == n]
-            ids = torch.tensor([[start, *every[k]] for k in rows])
+            ids = torch.tensor([[*prompt, *every[k]] for k in rows])
             with torch.no_grad():
-                logp = torch.log_softmax(model(ids).logits[:, :-1], -1).gather(-1, ids[:, 1:, None])
+                logp = torch.log_softmax(model(ids).logits[:, len(prompt) - 1 : -1], -1)
+                logp = logp.gather(-1, ids[:, len(prompt) :, None])
             out[p, rows] = logp.squeeze(-1).sum(-1).numpy()
     assert np.allclose(np.exp(out).sum(-1), 1)
     return out
