@@ -1,4 +1,4 @@
-"""Reward against KL: the frontier that no policy can pass, the optima, and where each variant ended."""
+"""Reward against KL (the frontier that no policy can pass, the optima, where each variant ended), and the table."""
 
 from pathlib import Path
 from typing import Any
@@ -48,3 +48,20 @@ def draw(world: World, rows: list[dict[str, Any]], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: a line per variant, for each target KL the ratio and the frontier gap, worst seed."""
+    targets = sorted({row["target_kl"] for row in rows})
+    lines = ["| variant | aims at the optimum | " + " | ".join(f"KL* {t:g}: ratio, gap, KL" for t in targets) + " |"]
+    lines.append("|---" * (2 + len(targets)) + "|")
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        mine = [row for row in rows if row["variant"] == name]
+        cells = []
+        for target in targets:
+            seeds = [row for row in mine if row["target_kl"] == target]
+            ratio, gap = min(row["ratio"] for row in seeds), max(row["frontier_gap"] for row in seeds)
+            kl = sum(row["kl"] for row in seeds) / len(seeds)
+            cells.append(f"{ratio:.3f}, {gap:.3f}, {kl:.2f}")
+        lines.append(f"| {name} | {'yes' if mine[0]['unbiased'] else 'no'} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
