@@ -1,6 +1,7 @@
 """Reductions of a batch that is split over two processes (gloo) against the same batch in one."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from alignkit.loop.config import NormaliseConfig
 from alignkit.loop.scores import ScoreNormaliser
-from alignkit.masked import token_weights, whiten
+from alignkit.masked import Aggregation, token_weights, whiten
 
 pytestmark = pytest.mark.slow
 
 LENGTHS = torch.tensor([1, 4, 2, 3, 4, 1])
 MASK = torch.arange(4)[None, :] < LENGTHS[:, None]
-AGGREGATIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_length")
+AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 
 
 def batch() -> Tensor:
