@@ -31,7 +31,7 @@ def results(rows: slice) -> dict[str, Tensor]:
     x_BT, mask_BT = batch()[rows], MASK[rows]
     normaliser = ScoreNormaliser(NormaliseConfig(mode="running"))
     scores_B = x_BT[:, 0].float()
-    found = {name: token_weights(mask_BT, name, 8) for name in AGGREGATIONS}
+    found: dict[str, Tensor] = {name: token_weights(mask_BT, name, 8) for name in AGGREGATIONS}
     for scope in ("global", "local"):
         found[f"whiten {scope}"] = whiten(x_BT, mask_BT, scope=scope)
     return found | {"normalised": normaliser(scores_B)}
