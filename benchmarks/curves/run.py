@@ -47,9 +47,7 @@ FULL = {"coef": 0.01, "estimator": "full", "placement": "both"}
 GRPO = {"name": "ppo", "epochs": 1, "minibatches": 1}
 CURVES = (
     Curve("ppo-letter-kl01", "letter", 100, GAE, PPO, K1),
-    Curve("ppo-letter-full-kl01", "letter", 100, GAE, PPO, FULL),
-    Curve("ppo-letter-full-lam1", "letter", 100, {**GAE, "lam": 1.0}, PPO, FULL),
-    Curve("rloo-letter-full-kl01", "letter", 100, {"name": "rloo"}, PPO, FULL, samples_per_prompt=4),
+    Curve("ppo-letter-full-kl01", "letter", 100, {**GAE, "whiten": False}, PPO, FULL),
     Curve("ppo-brevity-kl01", "brevity", 80, GAE, PPO, K1),
     Curve("ppo-brevity-pad-is-eos", "brevity", 80, GAE, PPO, K1, pad_is_eos=True),
     Curve("grpo-letter-kl0", "letter", 100, {"name": "grpo"}, GRPO, {"coef": 0.0}, samples_per_prompt=8),
