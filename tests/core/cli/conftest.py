@@ -2,12 +2,13 @@
 
 import importlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIG_DFL, SIGINT
+from signal import signal as set_signal  # `alignkit` below replaces signal.signal
 
 import pytest
 
@@ -146,7 +147,7 @@ def process(plugin_site: Path) -> Callable[..., "subprocess.Popen[str]"]:
             stderr=subprocess.PIPE,
             text=True,
             # A suite in a shell's background inherits an ignored SIGINT; the command's own way with it is tested here.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: set_signal(SIGINT, SIG_DFL),
         )
 
     return start
