@@ -32,7 +32,7 @@ ADVANTAGES: dict[str, dict[str, Any]] = {
 }
 DPO: dict[str, Any] = {
     "name": "dpo",
-    "beta": 0.3,
+    "beta": 0.2,
     "lr": 1e-4,
     "batch_size": 32,
     "epochs": 1,
