@@ -1,5 +1,6 @@
 """Loading and saving model folders as transformers writes them: safetensors, config, tokenizer. No pickle."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,27 @@ def check_model_path(path: str) -> None:
             where=path,
             hint="save the tokenizer beside the weights: tokenizer.save_pretrained(FOLDER)",
         )
-    if not any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         raise UserError(
             "the model folder has no safetensors weights", where=path, hint="convert them; pickle files are not read"
         )
+    for file in (folder / "config.json", *weights):
+        _check_whole(file)
+
+
+def _check_whole(file: Path) -> None:
+    """Raise UserError for a file that was cut or is something else; weights are opened, not read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        else:
+            with safe_open(file, framework="numpy"):
+                pass
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the file is damaged: {error}", where=file, hint="save or download it again") from None
 
 
 def load(auto_class: Any, path: str, **options: Any) -> Any:
@@ -50,7 +68,8 @@ def load(auto_class: Any, path: str, **options: Any) -> Any:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().split("\n")[0]
-        raise UserError(f"cannot load the model: {first}", where=path, hint="a local folder works offline") from None
+        hint = "look at the folder's files" if Path(path).is_dir() else "a local folder works offline"
+        raise UserError(f"cannot load the model: {first}", where=path, hint=hint) from None
 
 
 def load_model(auto_class: Any, path: str, new: tuple[str, ...] = (), **options: Any) -> Any:

@@ -40,7 +40,9 @@ class Lines:
         return self.file
 
     def overridden(self, path: KeyPath) -> None:
-        """Remember that `path` was set on the command line."""
+        """Remember that `path`, and with it all below, was set on the command line."""
+        for below in [key for key in self._lines if key[: len(path)] == path]:
+            del self._lines[below]
         self._lines[path] = 0
         for end in range(1, len(path)):  # what the command line had to make above it
             self._lines.setdefault(path[:end], 0)

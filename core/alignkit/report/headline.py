@@ -93,6 +93,8 @@ def _accuracy(section: dict[str, Any]) -> Card:
     if _is_share(accuracy) and _is_share(baseline):
         details.append(f"{signed(round(100 * (accuracy - baseline), 1))} percentage points")
         gauge = Gauge(100 * accuracy, None, None, 100 * baseline, "longest")
+    if _is_number(section.get("heldout_pairs")):
+        details.append(f"{number(section['heldout_pairs'])} held-out pairs")
     if "accuracy_before" in section:
         # A policy that learned from preferences is its own reward model, and was one before.
         details.insert(0, f"before: {percent(section['accuracy_before'])}")

@@ -1,5 +1,6 @@
 """What can be known about a `data` step before the run: bad input is reported before anything is written."""
 
+import logging
 from typing import Any, cast
 
 from alignkit.data.rows import BadRow
@@ -12,6 +13,8 @@ from alignkit_plugins.step_data.config import DataConfig
 from alignkit_plugins.step_data.reading import Sources, read_records
 from alignkit_plugins.step_data.splitting import Splitter
 from alignkit_plugins.step_data.step import STRICT_HINT, limited
+
+logger = logging.getLogger("alignkit")
 
 SHOWN = 5
 NO_ROW_HINT = "no row can be used: is this the right format for the files?"
@@ -69,30 +72,32 @@ class _EnoughError(Exception):
 
 
 def _read_once(config: DataConfig, data_format: DataFormat, local: list[str]) -> None:
-    """Strict: no row may be bad. Otherwise one good row is enough, and the run counts the bad ones."""
+    """Strict: no row may be bad. Otherwise one good row is enough, and the bad ones are counted and said."""
     strict = config.on_bad_row == "strict"
     found: list[BadRow] = []
+    bad_rows = 0
 
     def on_bad(bad: BadRow) -> None:
+        nonlocal bad_rows
+        bad_rows += 1
         if len(found) < SHOWN:
             found.append(bad)
         if strict and len(found) == SHOWN:
             raise _EnoughError
 
-    # Checks too that what is to be split can be: the side itself does not matter here.
     splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
     records = 0
     try:
-        rows = read_records(data_format, config.format.name, Sources(local, config.split), on_bad)
-        for _, record in limited(rows, config.limit):
-            splitter.side(record)
+        sources = Sources(local, config.split)
+        rows = read_records(data_format, config.format.name, sources, on_bad, splitter.accept)
+        for _ in limited(rows, config.limit):
             records += 1
-            if not strict:
-                return
     except _EnoughError:
         pass
-    if found:
+    if found and (strict or not records):
         more = "".join(f"\n{bad.where}: {bad.problem}" for bad in found[1:])
         raise UserError(found[0].problem + more, where=found[0].where, hint=STRICT_HINT if strict else NO_ROW_HINT)
+    if found:
+        logger.warning("%d bad rows will be skipped, the first at %s: %s", bad_rows, found[0].where, found[0].problem)
     if not records and len(local) == len(config.sources):
-        raise UserError("the files hold no row", where=", ".join(local))
+        raise UserError("the files hold no row", where=", ".join(local), hint="look at the files and the format")

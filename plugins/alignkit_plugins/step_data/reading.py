@@ -45,9 +45,15 @@ class Sources(Iterator[SourceRow]):
 
 
 def read_records(
-    data_format: DataFormat, name: str, rows: Sources, on_bad: Callable[[BadRow], None]
+    data_format: DataFormat,
+    name: str,
+    rows: Sources,
+    on_bad: Callable[[BadRow], None],
+    accept: Callable[[str, Record], None] = lambda part, record: None,
 ) -> Iterator[tuple[str, Record]]:
     """Every (part, record) of the format called `name`; `on_bad` gets the bad rows, with place and content.
+
+    `accept` raises BadRow for a part and record that the step cannot use.
 
     A generator that has raised is dead, so the format starts again on the rows behind a bad one; what it must
     remember from row to row it keeps in itself.
@@ -57,6 +63,7 @@ def read_records(
         try:
             for part, record in data_format.records(rows):
                 _check(name, part, record)
+                accept(part, record)
                 yield part, record
             return
         except BadRow as bad:

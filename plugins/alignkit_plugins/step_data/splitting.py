@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import Literal
 
-from alignkit.errors import UserError
+from alignkit.context import HELDOUT
+from alignkit.data.rows import BadRow
 from alignkit.records import (
     Content,
     Demonstration,
@@ -38,9 +39,17 @@ class Splitter:
         """Every unit of `record` is held out from now on: it is held out elsewhere."""
         self._forced.update(self._units(record))
 
+    def accept(self, part: str, record: Record) -> None:
+        """Raise BadRow for a record that is to be split by prompt and has none."""
+        if self._splits() and not part.startswith(HELDOUT):
+            self._units(record)
+
+    def _splits(self) -> bool:
+        return bool(self._share or self._forced)
+
     def side(self, record: Record) -> Side:
-        """The side of a record. Raises UserError for one that is to be split by prompt and has none."""
-        if not self._share and not self._forced:
+        """The side of a record. Raises BadRow for one that is to be split by prompt and has none."""
+        if not self._splits():
             return "train"
         sides = {self._is_heldout(unit) for unit in self._units(record)}
         if len(sides) == 2:
@@ -62,10 +71,9 @@ class Splitter:
         if self._by == "text" and isinstance(record, LabelledCompletion):
             return (content_id(record.completion),)
         if not record.prompt:
-            raise UserError(
-                "rows with an empty prompt cannot be split by prompt: they would all be on one side",
-                where="heldout_by",
-                hint="set heldout_by: text",
+            raise BadRow(
+                "the prompt is empty, and rows are split by their prompts (heldout_by: text splits by their texts)",
+                reason="empty prompt",
             )
         return (content_id(_opening(record.prompt)),)
 

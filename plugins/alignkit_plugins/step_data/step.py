@@ -46,6 +46,12 @@ class DataStep:
     def run(self, context: StepContext) -> StepOutput:
         """Write the parts into the step's folder."""
         context.start_progress(None, "row")
+        try:
+            return self._run(context)
+        except BadRow as bad:  # of another step's records, where there is no row to leave out
+            raise UserError(bad.problem, where=f"step {context.step_id}, parts_from") from None
+
+    def _run(self, context: StepContext) -> StepOutput:
         added = [found for reference in self._config.parts_from for found in _parts_of(reference, context)]
         for part, records in added:
             if part.startswith(HELDOUT):
@@ -70,7 +76,7 @@ class DataStep:
             self._tally.rejected[bad.reason] += 1
             files.reject(bad)
 
-        records = read_records(self._format, self._config.format.name, sources, on_bad)
+        records = read_records(self._format, self._config.format.name, sources, on_bad, self._splitter.accept)
         for made, (part, record) in enumerate(records, 1):
             self._tally.rows = made if self._format.generates else sources.count
             if made % _LOG_EVERY == 0:

@@ -25,9 +25,12 @@ def test_a_reward_model_is_no_language_model(tmp_path: Path) -> None:
         folders.load_model(AutoModelForCausalLM, str(tmp_path / "reward"))
 
 
-def test_damaged_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_damaged_files_are_found_before_the_run(name: str, tmp_path: Path) -> None:
     make_policy().save(tmp_path / "policy")
-    weights = tmp_path / "policy/model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match="cannot load the model"):
-        folders.load_model(AutoModelForCausalLM, str(tmp_path / "policy"))
+    folders.check_model_path(str(tmp_path / "policy"))
+    file = tmp_path / "policy" / name
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="the file is damaged") as caught:
+        folders.check_model_path(str(tmp_path / "policy"))
+    assert caught.value.where == str(file)

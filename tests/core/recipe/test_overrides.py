@@ -98,6 +98,7 @@ BAD_OVERRIDES = {
     "vars": ("vars=5", "vars is a mapping"),
     "unknown option": ("corpus.heldot=0.1", "(did you mean 'heldout'?)"),
     "unknown reference": ("sft.data=@corps", "(did you mean 'corpus'?)"),
+    "unknown component": ("aligned.optimizer_stage=notthere", "notthere"),
     "bad value": ("corpus.heldout=2", "less than 1"),
 }
 

@@ -189,6 +189,15 @@ def test_the_check_names_every_bad_row_and_writes_nothing(bench: Bench) -> None:
     assert sorted(bench.folder.rglob("*")) == before
 
 
+def test_a_row_that_cannot_be_split_is_a_bad_row(bench: Bench) -> None:
+    rows = [{"prompt": p, "chosen": f"A{p}", "rejected": "B"} for p in ("one", "", "two", "three", "four")]
+    path = bench.write("a.jsonl", rows)
+    summary = bench.summary(format="preference", files=path, heldout=0.4, on_bad_row="skip")
+    assert (summary["rejected_by_reason"], summary["rows"]) == ({"empty prompt": 1}, 5)
+    assert [r["where"] for r in bench.read("rejected.jsonl")] == [f"{path}:2"]
+    assert bench.summary(format="preference", files=path, heldout=0.4, heldout_by="text")["rejected"] == 0
+
+
 def test_strict_stops_at_the_first_bad_row_and_leaves_no_part(bench: Bench) -> None:
     path = bench.write("bad.jsonl", BAD)
     with pytest.raises(UserError) as caught:
@@ -200,6 +209,7 @@ def test_strict_stops_at_the_first_bad_row_and_leaves_no_part(bench: Bench) -> N
 def test_skip_counts_and_keeps_what_was_rejected(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     path = bench.write("bad.jsonl", BAD)
     bench.check(format="preference", files=path, on_bad_row="skip")
+    assert f"6 bad rows will be skipped, the first at {path}:2: " in caplog.text
     summary = bench.summary(format="preference", files=path, on_bad_row="skip")
     assert (summary["rows"], summary["rejected"], summary["parts"]) == (8, 6, {"preferences": 2})
     assert summary["rejected_by_reason"] == {
@@ -224,7 +234,7 @@ def test_skip_counts_and_keeps_what_was_rejected(bench: Bench, caplog: pytest.Lo
         ({"format": "preference"}, "files is missing"),
         ({"format": "preference", "files": "empty.jsonl"}, "the files hold no row"),
         ({"format": "preference", "files": "ok.jsonl", "split": "train"}, "split is for hub data sets"),
-        ({"format": "preference", "files": "ok.jsonl", "heldout": 0.5}, "cannot be split by prompt"),
+        ({"format": "preference", "files": "ok.jsonl", "heldout": 0.5}, "ok.jsonl:1: the prompt is empty"),
         ({"format": "preference", "files": []}, "give at least one file"),
         ({"format": "preference", "files": ""}, "give at least one file"),
         ({"format": "film_world", "files": "ok.jsonl"}, "makes its own rows"),
