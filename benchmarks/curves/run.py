@@ -41,13 +41,15 @@ class Curve(NamedTuple):
 
 
 GAE = {"name": "gae", "gamma": 1.0, "lam": 0.95}
-PPO = {"name": "ppo", "epochs": 4, "minibatches": 4, "value_coef": 0.1}
+# As the peer's loop: Adam's epsilon 1e-8, gradients not clipped. `ours` keeps this project's 1e-5 and norm 1.
+PEER = {"eps": 1e-8, "max_grad_norm": 1e9}
+OURS = {"name": "ppo", "epochs": 4, "minibatches": 4, "value_coef": 0.1}
+PPO = {**OURS, **PEER}
 K1 = {"coef": 0.01}
-FULL = {"coef": 0.01, "estimator": "full", "placement": "both"}
-GRPO = {"name": "ppo", "epochs": 1, "minibatches": 1}
+GRPO = {"name": "ppo", "epochs": 1, "minibatches": 1, "eps": 1e-8}
 CURVES = (
     Curve("ppo-letter-kl01", "letter", 100, GAE, PPO, K1),
-    Curve("ppo-letter-full-kl01", "letter", 100, {**GAE, "whiten": False}, PPO, FULL),
+    Curve("ppo-letter-kl01-ours", "letter", 100, GAE, OURS, K1),
     Curve("ppo-brevity-kl01", "brevity", 80, GAE, PPO, K1),
     Curve("ppo-brevity-pad-is-eos", "brevity", 80, GAE, PPO, K1, pad_is_eos=True),
     Curve("grpo-letter-kl0", "letter", 100, {"name": "grpo"}, GRPO, {"coef": 0.0}, samples_per_prompt=8),

@@ -5,6 +5,7 @@ known for the whole minibatch, whatever the micro-batches are. Dropout stays off
 before the first update (Huang et al. 2024, "The N+ implementation details of RLHF with PPO").
 """
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,8 @@ from alignkit.training.importance import importance_weights
 from alignkit.training.objectives import Objective
 from alignkit.training.optimizer import Optimizer
 from alignkit.training.rollout_config import RolloutTrainingConfig
+
+logger = logging.getLogger("alignkit")
 
 # Largest of the micro-batches' values; all other figures add up.
 MAXIMA = ("ratio_error",)
@@ -53,6 +56,9 @@ class RolloutTraining:
                 "critic_warmup needs a critic of its own: here is none, or it shares the policy's trunk",
                 where=f"step {context.step_id}",
             )
+        if config.critic_lr is not None and (self.shared or critic is None):
+            why = "the critic is trained with the policy's trunk, at its rate" if self.shared else "there is no critic"
+            logger.warning("step %s: critic_lr has no effect: %s", context.step_id, why)
         self._generator = torch.Generator().manual_seed(context.seed)
         per_iteration = config.epochs * config.minibatches
         parameters = list(policy.module.parameters())

@@ -111,6 +111,16 @@ class TestSharedCritic:
         with pytest.raises(UserError, match="critic_warmup needs a critic of its own"):
             make_stage(lr=1e-3, critic_warmup=1).start(loop.policy, loop.reference, critic, 3, context)
 
+    @pytest.mark.parametrize(("shared", "why"), [(True, "at its rate"), (False, "there is no critic")])
+    def test_a_rate_of_its_own_is_said_to_have_no_effect(
+        self, shared: bool, why: str, context: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        loop = make_loop(context)
+        critic = loop.policy.critic(None, shared=True) if shared else None
+        make_stage(lr=1e-3, critic_lr=1e-2).start(loop.policy, loop.reference, critic, 3, context)
+        assert "critic_lr has no effect" in caplog.text
+        assert why in caplog.text
+
     def test_learns_values_in_the_loop(self, context: Any) -> None:
         loop = make_loop(context, iterations=2)
         loop.critic = loop.policy.critic(None, shared=True)
