@@ -26,16 +26,17 @@ from variants import VARIANTS, Variant
 from world import LENGTH, PROMPTS, World, log_probs, make_model
 
 TARGET_KLS = (0.3, 1.0, 3.0)
-ITERATIONS = 300
-QUICK_ITERATIONS = 120
+ITERATIONS = 300  # of BATCH completions; twice as many of half the size where a batch is one update
+QUICK_ITERATIONS = 100
 BATCH = 512
 SAMPLES = 16
-LR = 2e-3
+LR = 1e-3
 
 
 def recipe(variant: Variant, beta: float, seed: int, folder: Path, name: str, iterations: int) -> dict[str, Any]:
     """The run as a recipe: prompts from a file, then `align`."""
-    optimizer = {"lr": LR, "warmup": 0.05, "schedule": "linear", **variant.optimizer}
+    halves = 2 if variant.optimizer["minibatches"] == 1 else 1
+    optimizer = {"lr": LR, "warmup": 0.1, "schedule": "linear", **variant.optimizer}
     return {
         "name": name,
         "seed": seed,
@@ -51,8 +52,8 @@ def recipe(variant: Variant, beta: float, seed: int, folder: Path, name: str, it
                 "optimizer_stage": optimizer,
                 "prompts": "@questions",
                 "sampling": {"max_length": LENGTH},
-                "iterations": iterations,
-                "batch_size": BATCH,
+                "iterations": halves * iterations,
+                "batch_size": BATCH // halves,
                 "samples_per_prompt": SAMPLES,
                 "kl": {"coef": beta, **variant.kl},
             },
@@ -93,6 +94,19 @@ def run(variant: Variant, target: float, seed: int, folder: Path, iterations: in
     }
 
 
+def write(rows: list[dict[str, Any]], iterations: int, file: Path) -> None:
+    """The rows so far, with what they were made with."""
+    from alignkit.engine.environment import environment
+
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "environment": environment(),
+        "settings": {"iterations": iterations, "batch_size": BATCH, "samples_per_prompt": SAMPLES, "lr": LR},
+        "rows": rows,
+    }
+    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Run the grid, print a table, write rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,22 +132,14 @@ def main() -> None:
             for future in [pool.submit(run, *job, folder, iterations) for job in jobs]:
                 row = future.result()
                 rows.append(row)
+                if arguments.json:
+                    write(rows, iterations, arguments.json)
                 print(
                     f"{row['variant']:42} KL* {row['target_kl']:<4g} seed {row['seed']}  ratio {row['ratio']:.3f}  "
                     f"gap {row['frontier_gap']:.3f}  KL {row['kl']:.2f}  {row['seconds']:.0f} s",
                     flush=True,
                 )
         world = World.of(folder / "reference")
-    if arguments.json:
-        from alignkit.engine.environment import environment
-
-        result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "environment": environment(),
-            "settings": {"iterations": iterations, "batch_size": BATCH, "samples_per_prompt": SAMPLES, "lr": LR},
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if arguments.plot:
         draw(world, rows, arguments.plot)
     if arguments.table:

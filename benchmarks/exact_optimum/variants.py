@@ -25,8 +25,12 @@ IN_REWARD: dict[str, Any] = {}
 
 
 def stage(name: str, **options: Any) -> dict[str, Any]:
-    """An optimizer stage with one pass over each batch. Gradients get small at the end: so must Adam's epsilon be."""
-    return {"name": name, "epochs": 1, "minibatches": 1, "eps": 1e-8, **options}
+    """An optimizer stage with one pass over each batch. Gradients get small at the end: so must Adam's epsilon be.
+
+    `reinforce` has no ratio that would correct for an older policy, so it takes each batch whole (run.py makes them
+    smaller for it, and more).
+    """
+    return {"name": name, "epochs": 1, "minibatches": 1 if name == "reinforce" else 4, "eps": 1e-8, **options}
 
 
 VARIANTS = (

@@ -75,13 +75,15 @@ def run(arguments: argparse.Namespace, variant: str, seed: int, changes: dict[st
     return Path(arguments.runs) / name
 
 
-def cost(folder: Path) -> dict[str, float]:
-    """Seconds, samples and pairs of the step `aligned`."""
+def cost(folder: Path) -> dict[str, Any]:
+    """Seconds of the step `aligned`, samples it drew, and preferences that it or its reward model read."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    pairs = next(summary[name]["pairs"] for name in ("reward_model", "dpo") if name in summary)
     timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
     step = next(folder.glob("r1/*-aligned/manifest.json"))
     options = json.loads(step.read_text(encoding="utf-8"))["identity"]["options"]
     seconds = next(row["seconds"] for row in timing["steps"] if row["id"] == "aligned")
-    return {"seconds": seconds, "samples": options.get("iterations", 0) * options.get("batch_size", 0)}
+    return {"seconds": seconds, "samples": options.get("iterations", 0) * options.get("batch_size", 0), "pairs": pairs}
 
 
 def main() -> None:

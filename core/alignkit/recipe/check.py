@@ -1,6 +1,6 @@
 """Validates a recipe against the installed components: every option, name and reference, before anything runs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -25,28 +25,45 @@ class Resolved:
     config: BaseModel
 
 
-def validated(model: type[M], data: Any, lines: Lines, path: KeyPath = (), also: Sequence[str] = ()) -> M:
+def validated(
+    model: type[M],
+    data: Any,
+    lines: Lines,
+    path: KeyPath = (),
+    also: Sequence[str] = (),
+    inside: Mapping[str, str] | None = None,
+) -> M:
     """`model.model_validate(data)`; a ValidationError becomes one UserError that names every wrong key.
 
-    `also`: keys that are allowed beside the model's own, for suggestions.
+    For suggestions, `also`: keys that are allowed beside the model's own; `inside`: keys of components inside, with
+    their place.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(e, model, lines, path, also) for e in error.errors()]
+        problems = [_problem(e, model, lines, path, also, inside or {}) for e in error.errors()]
     where, first = problems[0]
     more = "".join(f"\n{w}: {text}" for w, text in problems[1:])
     raise UserError(first + more, where=where)
 
 
-def _problem(error: Any, model: type[BaseModel], lines: Lines, path: KeyPath, also: Sequence[str]) -> tuple[str, str]:
+def _problem(
+    error: Any,
+    model: type[BaseModel],
+    lines: Lines,
+    path: KeyPath,
+    also: Sequence[str],
+    inside: Mapping[str, str],
+) -> tuple[str, str]:
     loc: KeyPath = tuple(error["loc"])
     dotted = ".".join(str(p) for p in (*path, *loc)) or "recipe"
     where = lines.at((*path, *loc))
     if error["type"] == "extra_forbidden":
         owner = _model_at(model, loc[:-1])
         known = [*(owner.model_fields if owner else []), *(also if len(loc) == 1 else [])]
-        return where, f"unknown key {dotted}{did_you_mean(str(loc[-1]), known)}; known: {', '.join(known)}"
+        meant = inside.get(str(loc[-1])) if len(loc) == 1 else None
+        suggestion = f" (did you mean {meant!r}?)" if meant else did_you_mean(str(loc[-1]), known)
+        return where, f"unknown key {dotted}{suggestion}; known: {', '.join(known)}"
     if error["type"] == "missing":
         given = [str(key) for key in error["input"]] if isinstance(error["input"], dict) else []
         close = get_close_matches(str(loc[-1]), given, n=1)
@@ -84,13 +101,27 @@ def resolve(
     lines = lines or Lines("recipe")
     registered = manager.get(kind, spec.name, where=lines.at((*path, "name")))
     also = tuple(StepSpec.model_fields) if kind == "step" else ("name",)
-    config = validated(registered.component.config, spec.options, lines, path, also)
     component = registered.component
+    inside = _options_inside(component.config, spec.options, manager)
+    config = validated(component.config, spec.options, lines, path, also, inside)
     for inner_kind, inner, inner_path in slots(config):
         resolve(manager, inner_kind, inner, lines, (*path, *inner_path), allowed)
     if allowed is not None:
         _preflight(component, config, manager, allowed, lines.at(path))
     return Resolved(registered, config)
+
+
+def _options_inside(config: type[BaseModel], options: Mapping[str, Any], manager: PluginManager) -> dict[str, str]:
+    """Option -> its place, for the components that `options` name: `lr` -> `optimizer_stage.lr`."""
+    found: dict[str, str] = {}
+    for name, field in config.model_fields.items():
+        marker = next((m for m in field.metadata if isinstance(m, SlotOf)), None)
+        value = options.get(name)
+        component = value.get("name") if isinstance(value, dict) else value
+        if marker is not None and component in manager.names(marker.kind):
+            for key in manager.get(marker.kind, component).component.config.model_fields:
+                found.setdefault(key, f"{name}.{key}")
+    return found
 
 
 def _preflight(

@@ -97,6 +97,7 @@ BAD_OVERRIDES = {
     "no place in a list": ("trackers.x.name=y", "trackers"),
     "vars": ("vars=5", "vars is a mapping"),
     "unknown option": ("corpus.heldot=0.1", "(did you mean 'heldout'?)"),
+    "option of a component inside": ("sft.lr=1e-5", "(did you mean 'optimizer_stage.lr'?)"),
     "unknown reference": ("sft.data=@corps", "(did you mean 'corpus'?)"),
     "unknown component": ("aligned.optimizer_stage=notthere", "notthere"),
     "bad value": ("corpus.heldout=2", "less than 1"),
