@@ -1,4 +1,4 @@
-"""From judgements to preference pairs: the one place where the forms of feedback meet, whoever gave it."""
+"""From judgements to pairs and labels: the one place where the forms of feedback meet, whoever gave it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +11,7 @@ from alignkit.records import (
     Content,
     Critique,
     Judgement,
+    LabelledCompletion,
     Message,
     Pairwise,
     PreferencePair,
@@ -40,22 +41,56 @@ def preference_pairs(
     Judgements that failed or were superseded, and pairs of equal texts, are left out; the latter are counted in
     `left_out["equal"]`. Raises UserError for a candidate that is not in its task.
     """
-    judgements = list(judgements)
-    replaced = superseded_ids(judgements)
-    by_task: dict[str, list[Judgement]] = defaultdict(list)
-    for judgement in judgements:
-        if judgement.status == "ok" and judgement.id not in replaced:
-            by_task[judgement.task_id].append(judgement)
     pairs: list[PreferencePair] = []
-    for task in tasks:
-        mine = by_task.get(task.id, [])
-        _check_candidates(task, mine)
+    for task, mine in _judged(tasks, judgements):
         voted = [*_voted_pairs(task, mine, rating_threshold, include_ties), *_revised_pairs(task, mine)]
         found = [pair for pair in voted if pair.chosen != pair.rejected]
         if left_out is not None:
             left_out["equal"] += len(voted) - len(found)
         pairs += [pair.model_copy(update={"weight": 1 / len(found)}) for pair in found]
     return pairs
+
+
+def labelled_completions(
+    tasks: Sequence[Task], judgements: Iterable[Judgement], *, left_out: Counter[str] | None = None
+) -> dict[str, list[LabelledCompletion]]:
+    """The completions that binary judgements call good or bad, by task id, in the tasks' order.
+
+    The label is the annotators' majority, each counted once, and the weight how far the majority is ahead: 1 where
+    all agree, 1/3 for two against one. Completions on which they are divided equally are left out and counted in
+    `left_out["divided"]`. Raises UserError for a candidate that is not in its task.
+    """
+    found: dict[str, list[LabelledCompletion]] = {}
+    for task, mine in _judged(tasks, judgements):
+        votes: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for judgement in mine:
+            if isinstance(judgement.payload, Binary):
+                votes[judgement.payload.candidate][judgement.annotator.id].append(float(judgement.payload.good))
+        for candidate in task.candidates:
+            if candidate.id not in votes:
+                continue
+            share = _mean([_mean(own) for own in votes[candidate.id].values()])
+            if share != 0.5:
+                completion, weight = _answer(task, candidate.completion), abs(2 * share - 1)
+                label = LabelledCompletion(prompt=task.prompt, completion=completion, label=share > 0.5, weight=weight)
+                found.setdefault(task.id, []).append(label)
+            elif left_out is not None:
+                left_out["divided"] += 1
+    return found
+
+
+def _judged(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> Iterator[tuple[Task, list[Judgement]]]:
+    """Every task with its usable judgements: those that did not fail and were not superseded."""
+    judgements = list(judgements)
+    replaced = superseded_ids(judgements)
+    by_task: dict[str, list[Judgement]] = defaultdict(list)
+    for judgement in judgements:
+        if judgement.status == "ok" and judgement.id not in replaced:
+            by_task[judgement.task_id].append(judgement)
+    for task in tasks:
+        mine = by_task.get(task.id, [])
+        _check_candidates(task, mine)
+        yield task, mine
 
 
 def superseded_ids(judgements: Iterable[Judgement]) -> set[str]:

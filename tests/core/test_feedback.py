@@ -1,5 +1,6 @@
 """Judgements of every form become the pairs that one counts by hand."""
 
+from collections import Counter
 from itertools import count
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignkit.errors import UserError
-from alignkit.feedback import preference_pairs
+from alignkit.feedback import labelled_completions, preference_pairs
 from alignkit.records import (
     Annotator,
     Binary,
@@ -93,6 +94,20 @@ def test_good_against_bad_within_the_task() -> None:
     votes = [judge(Binary(candidate=c, good=g), who) for c, g, who in
              (("a", True, "one"), ("b", False, "one"), ("c", True, "two"))]  # fmt: skip
     assert seen(preference_pairs([task()], votes)) == {"A>B": 1, "C>B": 1}
+
+
+def test_labels_are_the_majority_of_annotators_and_weigh_its_lead() -> None:
+    votes = [judge(Binary(candidate=c, good=g), who) for c, g, who in
+             (("a", True, "one"), ("a", True, "two"), ("a", False, "three"), ("a", True, "one"),
+              ("b", False, "one"), ("c", True, "one"), ("c", False, "two"))]  # fmt: skip
+    left_out: Counter[str] = Counter()
+    found = labelled_completions([task()], [*votes, judge(Pairwise(a="a", b="b", p_a=1.0))], left_out=left_out)
+    (labels,) = found.values()
+    assert [(x.completion, x.label, x.weight) for x in labels] == [("A", True, pytest.approx(1 / 3)), ("B", False, 1)]
+    assert (list(found), left_out["divided"]) == (["t"], 1)
+    assert labelled_completions([task()], [judge(Pairwise(a="a", b="b", p_a=1.0))]) == {}
+    with pytest.raises(UserError, match="candidate 'z' is not in task 't'"):
+        labelled_completions([task()], [judge(Binary(candidate="z", good=True))])
 
 
 def test_a_revision_is_preferred_over_the_original() -> None:

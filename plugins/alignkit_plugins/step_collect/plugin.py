@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CollectConfig(Config):
-    """Completions of the policy, judged by people, a model or a program, as preference pairs."""
+    """Completions of the policy, judged by people, a model or a program: preference pairs, and good/bad labels."""
 
     policy: str | ComponentSpec | None = Field(
         None, description="@step or folder to sample from; default: the recipe's"

@@ -1,18 +1,18 @@
-"""The step `collect`: sample, publish tasks, gather judgements, turn them into preference pairs."""
+"""The step `collect`: sample, publish tasks, gather judgements, turn them into preference pairs and labels."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignkit.context import HELDOUT, StepContext
+from alignkit.context import HELDOUT, PARTS, StepContext
 from alignkit.data.store import RecordFile, write_records
 from alignkit.errors import UserError
-from alignkit.feedback import preference_pairs
+from alignkit.feedback import labelled_completions, preference_pairs
 from alignkit.files import read_json, write_json
 from alignkit.hooks import notify
 from alignkit.loop.prompts import Fitting, fitting_prompts
 from alignkit.protocols import Policy, Sampler, StepOutput
-from alignkit.records import Candidate, Judgement, PreferencePair, Prompt, Task, content_id
+from alignkit.records import Candidate, Judgement, Prompt, Record, Task, content_id
 from alignkit.seeds import derived_seed
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Collect:
         judgements: list[Judgement] = list(source.annotate(tasks))
         write_records(context.folder / "judgements.jsonl", judgements)
         notify(context.manager, "alignkit_judgements", run=context.run, step_id=context.step_id, judgements=judgements)
-        return self._write_pairs(tasks, judgements, context)
+        return self._write_parts(tasks, judgements, context)
 
     def _tasks(self, context: StepContext) -> list[Task]:
         config = self.config
@@ -91,20 +91,25 @@ class Collect:
             tasks.append(Task(id=id, prompt=prompt.prompt, candidates=candidates, overlap=self.config.overlap))
         return tasks
 
-    def _write_pairs(self, tasks: list[Task], judgements: list[Judgement], context: StepContext) -> StepOutput:
+    def _write_parts(self, tasks: list[Task], judgements: list[Judgement], context: StepContext) -> StepOutput:
         left_out: Counter[str] = Counter()
         pairs = preference_pairs(tasks, judgements, rating_threshold=self.config.rating_threshold, left_out=left_out)
-        heldout_prompts = {t.id for t in tasks if self._held_out(t)}
-        parts: dict[str, list[PreferencePair]] = {
-            "preferences": [p for p in pairs if p.group not in heldout_prompts],
-            HELDOUT + "preferences": [p for p in pairs if p.group in heldout_prompts],
+        labels = labelled_completions(tasks, judgements, left_out=left_out)
+        heldout = {t.id for t in tasks if self._held_out(t)}
+        parts: dict[str, list[Record]] = {
+            "preferences": [p for p in pairs if p.group not in heldout],
+            HELDOUT + "preferences": [p for p in pairs if p.group in heldout],
+            "labels": [label for task, own in labels.items() if task not in heldout for label in own],
+            HELDOUT + "labels": [label for task, own in labels.items() if task in heldout for label in own],
         }
         outputs = {"": ".", "tasks": "tasks.jsonl", "judgements": "judgements.jsonl"}
         for part, new in parts.items():
             before = context.previous_folder / f"{part}.jsonl" if context.previous_folder else None
-            older = list(RecordFile(before, PreferencePair)) if before and self.config.accumulate else []
-            write_records(context.folder / f"{part}.jsonl", [*older, *new])
-            outputs[part] = f"{part}.jsonl"
+            kept = before is not None and self.config.accumulate and before.is_file()
+            older = list(RecordFile(before, PARTS[part.removeprefix(HELDOUT)])) if before and kept else []
+            if older or new or part.endswith("preferences"):  # labels come from good/bad judgements alone
+                write_records(context.folder / f"{part}.jsonl", [*older, *new])
+                outputs[part] = f"{part}.jsonl"
         status = Counter(j.status for j in judgements)
         figures: dict[str, Any] = {
             "source": self.config.reward_source.name,
@@ -115,6 +120,9 @@ class Collect:
             "pairs": len(parts["preferences"]),
             "heldout_pairs": len(parts[HELDOUT + "preferences"]),
             "equal_pairs_left_out": left_out["equal"],
+            "labels": len(parts["labels"]),
+            "heldout_labels": len(parts[HELDOUT + "labels"]),
+            "divided_labels_left_out": left_out["divided"],
             "annotators": sorted({j.annotator.id for j in judgements}),
         }
         summary: dict[str, Any] = {"feedback": {context.step_id: figures}}
