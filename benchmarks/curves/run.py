@@ -41,19 +41,20 @@ class Curve(NamedTuple):
 
 
 GAE = {"name": "gae", "gamma": 1.0, "lam": 0.95}
-# As the peer's loop: Adam's epsilon 1e-8, gradients not clipped. `ours` keeps this project's 1e-5 and norm 1.
-PEER = {"eps": 1e-8, "max_grad_norm": 1e9}
-OURS = {"name": "ppo", "epochs": 4, "minibatches": 4, "value_coef": 0.1}
-PPO = {**OURS, **PEER}
+PPO = {"name": "ppo", "epochs": 4, "minibatches": 4, "value_coef": 0.1}
+# The peer's loop leaves Adam's epsilon at 1e-8 and does not clip gradients; the defaults here are 1e-5 and norm 1.
+AS_PEER = {**PPO, "eps": 1e-8, "max_grad_norm": 1e9}
 K1 = {"coef": 0.01}
 GRPO = {"name": "ppo", "epochs": 1, "minibatches": 1, "eps": 1e-8}
 CURVES = (
-    Curve("ppo-letter-kl01", "letter", 100, GAE, PPO, K1),
-    Curve("ppo-letter-kl01-ours", "letter", 100, GAE, OURS, K1),
-    Curve("ppo-brevity-kl01", "brevity", 80, GAE, PPO, K1),
+    Curve("ppo-letter", "letter", 100, GAE, PPO, K1),
+    Curve("ppo-letter-as-peer", "letter", 100, GAE, AS_PEER, K1),
+    Curve("ppo-brevity", "brevity", 80, GAE, PPO, K1),
+    Curve("ppo-brevity-as-peer", "brevity", 80, GAE, AS_PEER, K1),
     Curve("ppo-brevity-pad-is-eos", "brevity", 80, GAE, PPO, K1, pad_is_eos=True),
-    Curve("grpo-letter-kl0", "letter", 100, {"name": "grpo"}, GRPO, {"coef": 0.0}, samples_per_prompt=8),
-    Curve("grpo-brevity-kl0", "brevity", 80, {"name": "grpo"}, GRPO, {"coef": 0.0}, samples_per_prompt=8),
+    Curve("ppo-brevity-pad-is-eos-as-peer", "brevity", 80, GAE, AS_PEER, K1, pad_is_eos=True),
+    Curve("grpo-letter", "letter", 100, {"name": "grpo"}, GRPO, {"coef": 0.0}, samples_per_prompt=8),
+    Curve("grpo-brevity", "brevity", 80, {"name": "grpo"}, GRPO, {"coef": 0.0}, samples_per_prompt=8),
 )
 
 
@@ -160,26 +161,34 @@ def prepare(model: Path, prompts: Path, folder: Path) -> None:
 
 
 def draw(curves: dict[str, list[dict[str, float]]], peers: dict[str, list[dict[str, float]]], path: Path) -> None:
-    """One panel per curve: reward against episodes, ours solid, the peer's dashed."""
+    """A panel for each task: reward against episodes with this project's defaults, the peer's settings, the peer."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = list(dict.fromkeys(name.rsplit("-s", 1)[0] for name in curves))
-    figure, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names), 3.4), sharey=True, squeeze=False)
-    for panel, name in zip(axes[0], names, strict=True):
-        for source, style, color in ((curves, "-", "tab:blue"), (peers, "--", "tab:orange")):
-            mine = [rows for key, rows in source.items() if key.rsplit("-s", 1)[0] == name]
+    styles = (
+        (peers, "", "tab:orange", "peer"),
+        (curves, "-as-peer", "tab:cyan", "alignkit, the peer's optimizer settings"),
+        (curves, "", "tab:blue", "alignkit"),
+    )
+    tasks = list(dict.fromkeys(name.rsplit("-s", 1)[0].removesuffix("-as-peer") for name in curves))
+    columns = (len(tasks) + 1) // 2
+    figure, axes = plt.subplots(2, columns, figsize=(4 * columns, 6), sharey=True, squeeze=False)
+    for panel, task in zip(axes.flat, tasks, strict=False):
+        for source, suffix, color, label in styles:
+            mine = [rows for name, rows in source.items() if name.rsplit("-s", 1)[0] == task + suffix]
             for n, rows in enumerate(mine):
-                label = ("alignkit" if source is curves else "peer") if n == 0 else None
                 x, y = [row["episodes"] for row in rows], [row["mean_reward"] for row in rows]
-                panel.plot(x, y, linestyle=style, color=color, linewidth=1, label=label)
+                panel.plot(x, y, color=color, linewidth=1, label=label if n == 0 else None)
         panel.axhline(0.9, color="grey", linewidth=0.5)
-        panel.set_title(name, fontsize=9)
+        panel.set_title(task, fontsize=10)
         panel.set_xlabel("episodes")
-    axes[0][0].set_ylabel("mean reward of an update")
-    axes[0][0].legend(fontsize=8)
+    for panel in axes.flat[len(tasks) :]:
+        panel.remove()
+    for row in axes:
+        row[0].set_ylabel("mean reward of an update")
+    axes[0][0].legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -204,7 +213,7 @@ def main() -> None:
         jobs = {f"{c.name}-s{s}": pool.submit(train, c, s, folder) for c in chosen for s in arguments.seeds}
         curves = {name: job.result() for name, job in jobs.items()}
     peers = peer_curves(arguments.peer) if arguments.peer else {}
-    peers = {name: rows for name, rows in peers.items() if any(name.startswith(c.name) for c in chosen)}
+    peers = {name: rows for name, rows in peers.items() if name.rsplit("-s", 1)[0] in {c.name for c in chosen}}
     from alignkit.engine.environment import environment
 
     result = {
@@ -213,7 +222,10 @@ def main() -> None:
         "settings": {"length": LENGTH, "batch_size": BATCH, "lr": LR},
         "figures": {name: figures(rows) for name, rows in curves.items()},
         "peer_figures": {name: figures(rows) for name, rows in peers.items()},
-        "curves": curves,
+        "curves": {
+            name: {key: [round(row[key], 4) for row in rows] for key in ("mean_reward", "kl", "length")}
+            for name, rows in curves.items()
+        },
     }
     arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if arguments.plot:
