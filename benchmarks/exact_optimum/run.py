@@ -53,7 +53,7 @@ def recipe(variant: Variant, beta: float, seed: int, folder: Path, name: str, it
                 "prompts": "@questions",
                 "sampling": {"max_length": LENGTH},
                 "iterations": halves * iterations,
-                "batch_size": BATCH // halves,
+                "batch_size": variant.samples * BATCH // halves,
                 "samples_per_prompt": SAMPLES,
                 "kl": {"coef": beta, **variant.kl},
             },

@@ -10,13 +10,17 @@ from world import LENGTH
 
 
 class Variant(NamedTuple):
-    """One way to fill the slots `advantage` and `optimizer_stage`, and where the KL goes."""
+    """One way to fill the slots `advantage` and `optimizer_stage`, and where the KL goes.
+
+    `samples` multiplies the size of a batch, for an estimator whose variance asks for it.
+    """
 
     name: str
     unbiased: bool
     advantage: dict[str, Any]
     optimizer: dict[str, Any]
     kl: dict[str, Any]
+    samples: int = 1
 
 
 SUM = {"loss_aggregation": "sequence_sum"}
@@ -50,7 +54,8 @@ VARIANTS = (
         stage("ppo", **SUM),
         IN_REWARD,
     ),
-    Variant("remax + ppo", True, {"name": "remax"}, stage("ppo", **SUM), IN_REWARD),
+    # A greedy completion is a baseline with more variance than the mean of 15 samples.
+    Variant("remax + ppo", True, {"name": "remax"}, stage("ppo", **SUM), IN_REWARD, samples=2),
     Variant(
         "rloo + gspo",
         True,
