@@ -18,7 +18,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from alignkit.ops.policy_loss import MAX_LOG_RATIO
+# exp(20) is beyond any useful ratio and still finite in float32 after multiplication with an advantage.
+MAX_LOG_RATIO = 20.0
 
 Estimator = Literal["k1", "k2", "k3", "full"]
 

@@ -275,6 +275,10 @@ class Kernel(Protocol):
         """Why this kernel cannot run on `device`, or None if it can."""
         ...
 
+    def preference(self, device: "torch.device") -> int:
+        """How much it recommends itself for `kernels: auto` on `device`: the highest is taken, 0 only when named."""
+        ...
+
     def implementations(self) -> "Mapping[str, Callable[..., Any]]":
         """Op name -> function with the signature of the eager reference in `alignkit.ops`."""
         ...

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from alignkit.batches import Head
 from alignkit.ops.linear_logprob import project
+from alignkit.ops.token_logprob import upcast
 
 
 def linear_kl(h_NH: Tensor, head: Head, ref_h_NG: Tensor, ref_head: Head, temperature: float = 1.0) -> Tensor:
@@ -12,7 +13,7 @@ def linear_kl(h_NH: Tensor, head: Head, ref_h_NG: Tensor, ref_head: Head, temper
 
     Both distributions at the sampling temperature. The gradient flows into `h_NH` and `head` only.
     """
-    logp_NV = torch.log_softmax(project(h_NH, head).float() / temperature, dim=-1)
+    logp_NV = torch.log_softmax(upcast(project(h_NH, head)) / temperature, dim=-1)
     with torch.no_grad():
-        ref_NV = torch.log_softmax(project(ref_h_NG, ref_head).float() / temperature, dim=-1)
+        ref_NV = torch.log_softmax(upcast(project(ref_h_NG, ref_head)) / temperature, dim=-1)
     return (logp_NV.exp() * (logp_NV - ref_NV)).sum(-1)

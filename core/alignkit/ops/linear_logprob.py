@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignkit.batches import Head
+from alignkit.ops.token_logprob import token_logprob, upcast
 
 
 def linear_logprob(
@@ -24,15 +25,15 @@ def linear_logprob(
     `kept_NK`: ids that top-k or top-p left when each token was drawn, padded with -1. Both figures are then those of
     the distribution over these ids alone, so that ratio and KL stay those of what was sampled.
     """
-    logits_NV = project(h_NH, head).float()
+    logits_NV = upcast(project(h_NH, head))
     if temperature != 1.0:
         logits_NV = logits_NV / temperature
     if kept_NK is not None:
         return _among_kept(logits_NV, targets_N, kept_NK)
-    logp_NV = torch.log_softmax(logits_NV, dim=-1)
-    logp_N = -F.nll_loss(logp_NV, targets_N, reduction="none")  # its backward is cheaper than that of gather
-    entropy_N = -(logp_NV.exp() * logp_NV).sum(-1) if with_entropy else torch.zeros_like(logp_N)
-    return logp_N, entropy_N
+    if with_entropy:
+        return token_logprob(logits_NV, targets_N)[:2]
+    logp_N = -F.cross_entropy(logits_NV, targets_N, reduction="none")
+    return logp_N, torch.zeros_like(logp_N)
 
 
 def _among_kept(logits_NV: Tensor, targets_N: Tensor, kept_NK: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-# exp(20) is beyond any useful ratio and still finite in float32 after multiplication with an advantage.
-MAX_LOG_RATIO = 20.0
+from alignkit.kl import MAX_LOG_RATIO
 
 
 def policy_loss(

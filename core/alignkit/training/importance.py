@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from alignkit.errors import UserError
-from alignkit.ops.policy_loss import MAX_LOG_RATIO
+from alignkit.kl import MAX_LOG_RATIO
 from alignkit.protocols import Experience
 from alignkit.training.rollout_config import ImportanceConfig
 

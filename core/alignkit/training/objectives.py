@@ -1,12 +1,14 @@
 """What an optimizer stage maximises on sampled tokens: losses per token from log-probs and advantages."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from alignkit.kl import MAX_LOG_RATIO
 from alignkit.ops import Ops
-from alignkit.ops.policy_loss import MAX_LOG_RATIO, ratio_diagnostics
+from alignkit.ops.policy_loss import ratio_diagnostics
 
 
 class Objective(Protocol):
@@ -19,6 +21,16 @@ class Objective(Protocol):
 
         `row_N` numbers the completion of each token; a completion is never split over calls.
         """
+        ...
+
+
+@runtime_checkable
+class FusedObjective(Protocol):
+    """An objective that `ops.fused_linear_policy_loss` covers, so that no logits need be kept for the backward pass."""
+
+    @property
+    def fused_arguments(self) -> Mapping[str, Any]:
+        """Its constants, by that op's names."""
         ...
 
 
@@ -35,4 +47,4 @@ def sequence_mean(x_N: Tensor, row_N: Tensor, normalise: bool = True) -> Tensor:
     return (sums_B / counts_B if normalise else sums_B)[row_N]
 
 
-__all__ = ["Objective", "log_ratio", "ratio_diagnostics", "sequence_mean"]
+__all__ = ["FusedObjective", "Objective", "log_ratio", "ratio_diagnostics", "sequence_mean"]

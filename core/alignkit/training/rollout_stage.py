@@ -7,6 +7,7 @@ before the first update (Huang et al. 2024, "The N+ implementation details of RL
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +15,12 @@ from torch import Tensor
 from alignkit.batches import Head, TokenBatch
 from alignkit.context import StepContext
 from alignkit.errors import UserError
-from alignkit.kl import kl_loss
+from alignkit.kl import KLTerm, kl_loss
 from alignkit.masked import token_weights
 from alignkit.protocols import Critic, Experience, Policy, SharesTrunk
 from alignkit.training.batching import micro_batches
 from alignkit.training.importance import importance_weights
-from alignkit.training.objectives import Objective
+from alignkit.training.objectives import FusedObjective, Objective
 from alignkit.training.optimizer import Optimizer
 from alignkit.training.rollout_config import RolloutTrainingConfig
 
@@ -27,6 +28,22 @@ logger = logging.getLogger("alignkit")
 
 # Largest of the micro-batches' values; all other figures add up.
 MAXIMA = ("ratio_error",)
+
+
+class SampledTokens(NamedTuple):
+    """What the loss of a micro-batch reads of its sampled tokens; `row_N` numbers their completions."""
+
+    h_NH: Tensor
+    head: Head
+    targets_N: Tensor
+    row_N: Tensor
+    weights_N: Tensor
+    advantages_N: Tensor
+    importance_N: Tensor | None
+    old_logp_N: Tensor
+    ref_logp_N: Tensor
+    reference: tuple[Tensor, Head] | None
+    kept_NK: Tensor | None
 
 
 class RolloutTraining:
@@ -129,7 +146,7 @@ class RolloutTraining:
         self, experience: Experience, rows: list[int], weights_bT: Tensor, value_weights_bT: Tensor, tokens: int
     ) -> dict[str, float]:
         """Backward of one micro-batch; each returned figure is its share of the minibatch's."""
-        config, policy, ops = self.config, self.policy, self.context.ops
+        config, policy = self.config, self.policy
         mask_bT = experience.mask_BT[rows]
         wide_bT = experience.value_mask_BT[rows]
 
@@ -142,44 +159,76 @@ class RolloutTraining:
         # Of the targets, those that were sampled: all but the position behind a stop token.
         sampled_N = torch.nn.functional.pad(mask_bT, (0, wide_bT.shape[1] - mask_bT.shape[1]))[wide_bT]
         sampled_N = sampled_N.to(policy.device)
-        h_NH, targets_N = all_NH[sampled_N], batch.targets_N[sampled_N]
-        temperature = experience.rollout.temperature
-        kept_NK = experience.rollout.kept(rows, policy.device)
-        logp_N, entropy_N = ops.linear_logprob(h_NH, head, targets_N, temperature, with_entropy=True, kept_NK=kept_NK)
-        old_N, weights_N = pick(experience.logp_BT), weights_bT[mask_bT].to(policy.device)
-        row_N = mask_bT.nonzero()[:, 0].to(policy.device)
-        loss_N, diagnostics = self.objective(logp_N, old_N, pick(experience.advantages_BT), row_N, ops)
-        if self._importance_BT is not None:
-            loss_N = loss_N * pick(self._importance_BT)
-        policy_loss = (loss_N * weights_N).sum()
-        loss = policy_loss - config.entropy_coef * (entropy_N * weights_N).sum()
-        figures: dict[str, Tensor] = {
-            "policy_loss": policy_loss,
-            "entropy": entropy_N.sum() / tokens,
-            "clip_fraction": diagnostics["clipped"].sum() / tokens,
-            "approx_kl": diagnostics["approx_kl"].sum() / tokens,
-            "ratio_error": (diagnostics["ratio"] - 1).abs().max(),
-        }
+        h_NH, weights_N = all_NH[sampled_N], weights_bT[mask_bT].to(policy.device)
         term = experience.kl_term
+        reference = self._reference(batch, sampled_N) if term is not None and term.estimator == "full" else None
+        loss, tokens_N = self._policy_loss(
+            SampledTokens(
+                h_NH=h_NH,
+                head=head,
+                targets_N=batch.targets_N[sampled_N],
+                row_N=mask_bT.nonzero()[:, 0].to(policy.device),
+                weights_N=weights_N,
+                advantages_N=pick(experience.advantages_BT),
+                importance_N=None if self._importance_BT is None else pick(self._importance_BT),
+                old_logp_N=pick(experience.logp_BT),
+                ref_logp_N=pick(experience.ref_logp_BT),
+                reference=reference,
+                kept_NK=experience.rollout.kept(rows, policy.device),
+            ),
+            experience.rollout.temperature,
+            term,
+        )
+        figures: dict[str, Tensor] = {
+            "policy_loss": (tokens_N["policy_loss"] * weights_N).sum(),
+            "entropy": tokens_N["entropy"].sum() / tokens,
+            "clip_fraction": tokens_N["clipped"].sum() / tokens,
+            "approx_kl": tokens_N["approx_kl"].sum() / tokens,
+            "ratio_error": (tokens_N["ratio"] - 1).abs().max(),
+        }
         if term is not None:
-            if term.estimator == "full":
-                kl_N = self._full_kl(h_NH, head, batch, sampled_N, temperature)
-            else:
-                kl_N = kl_loss(logp_N, old_N, pick(experience.ref_logp_BT), term)
-            figures["kl_loss"] = (kl_N * weights_N).sum()
-            loss = loss + term.coef * figures["kl_loss"]
+            figures["kl_loss"] = (tokens_N["kl"] * weights_N).sum()
         if self.critic is not None and experience.values_BT is not None:
             figures["value_loss"] = self._value_loss(experience, rows, batch, all_NH, value_weights_bT)
             loss = loss + config.value_coef * figures["value_loss"]
-        loss.backward()
+        torch.autograd.backward(loss)
         return {name: float(value.detach()) for name, value in figures.items()}
 
-    def _full_kl(self, h_NH: Tensor, head: Head, batch: TokenBatch, sampled_N: Tensor, temperature: float) -> Tensor:
-        """KL of whole distributions before each sampled token, [N]."""
+    def _policy_loss(
+        self, tokens: SampledTokens, temperature: float, term: KLTerm | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Objective, entropy bonus and KL term of a micro-batch, and the `FIGURES` of its tokens."""
+        config, ops, t = self.config, self.context.ops, tokens
+        if isinstance(self.objective, FusedObjective) and t.kept_NK is None:
+            # importance weights are not negative, so they may as well be on the advantages
+            advantages_N = t.advantages_N if t.importance_N is None else t.advantages_N * t.importance_N
+            found: tuple[Tensor, dict[str, Tensor]] = ops.fused_linear_policy_loss(
+                t.h_NH, t.head, t.targets_N, advantages_N, t.weights_N, old_logp_N=t.old_logp_N,
+                temperature=temperature, entropy_coef=config.entropy_coef, kl=term, ref_logp_N=t.ref_logp_N,
+                reference=t.reference, **self.objective.fused_arguments,
+            )  # fmt: skip
+            return found
+        logp_N, entropy_N = ops.linear_logprob(
+            t.h_NH, t.head, t.targets_N, temperature, with_entropy=True, kept_NK=t.kept_NK
+        )
+        policy_N, diagnostics = self.objective(logp_N, t.old_logp_N, t.advantages_N, t.row_N, ops)
+        if t.importance_N is not None:
+            policy_N = policy_N * t.importance_N
+        loss_N, kl_N = policy_N - config.entropy_coef * entropy_N, torch.zeros_like(logp_N)
+        if term is not None:
+            if t.reference is not None:
+                kl_N = ops.linear_kl(t.h_NH, t.head, *t.reference, temperature)
+            else:
+                kl_N = kl_loss(logp_N, t.old_logp_N, t.ref_logp_N, term)
+            loss_N = loss_N + term.coef * kl_N
+        figures = {"logp": logp_N, "entropy": entropy_N, "policy_loss": policy_N, "kl": kl_N, **diagnostics}
+        return (loss_N * t.weights_N).sum(), {name: x.detach() for name, x in figures.items()}
+
+    def _reference(self, batch: TokenBatch, sampled_N: Tensor) -> tuple[Tensor, Head]:
+        """The reference's hidden states before each sampled token, [N, G], and its projection."""
         with torch.no_grad():
-            ref_NH, ref_head = self.reference.hidden(batch)
-        kl_N: Tensor = self.context.ops.linear_kl(h_NH, head, ref_NH[sampled_N], ref_head, temperature)
-        return kl_N
+            ref_NG, ref_head = self.reference.hidden(batch)
+        return ref_NG[sampled_N], ref_head
 
     def _value_loss(
         self, experience: Experience, rows: list[int], batch: TokenBatch, h_NH: Tensor, weights_bT: Tensor

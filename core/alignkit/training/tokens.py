@@ -57,8 +57,9 @@ def accumulate_token_loss(
         if batch.tokens == 0:
             continue
         h_NH, head = policy.hidden(batch)
-        logp_N, _ = context.ops.linear_logprob(h_NH, head, batch.targets_N)
-        loss = -logp_N.sum() / count
+        one_N = torch.ones(batch.tokens, device=policy.device)
+        # with advantage 1 and no older policy the policy's loss is the cross-entropy
+        loss, _ = context.ops.fused_linear_policy_loss(h_NH, head, batch.targets_N, one_N, one_N / count)
         loss.backward()
         total += float(loss.detach())
     return total, count

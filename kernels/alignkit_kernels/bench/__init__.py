@@ -1,0 +1,1 @@
+"""`alignkit bench`: every installed implementation of the ops, on the user's shapes and device."""

@@ -1,0 +1,331 @@
+"""The vocabulary ops on a chunk of tokens at a time, whatever works on the rows of a chunk.
+
+Only one chunk's logits exist at once, in a buffer that is used again: first for z, then for dL/dz, which two more
+matrix products turn into the gradients of the hidden states and of the projection. That takes four products where the
+logits are computed again for the backward pass, three where the gradient is made in the forward pass.
+
+Gradients are computed for slopes of about 1 and multiplied at the end: a mean over 8192 tokens has slopes near 1e-4,
+which in float16 would round most of dL/dz to zero. The projection's gradient adds up in float32.
+
+Suffixes: N tokens, M those with a weight, C of a chunk, H hidden, G the reference's hidden, V vocabulary, K numbers
+saved for a row.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignkit.ops.fused_linear_policy_loss import FIGURES
+from alignkit_kernels.rows import Reference, Rows, Scaling, Slopes, Statistics
+from alignkit_kernels.terms import Objective, token_terms
+
+# Elements of one chunk's logits. On a GPU few large chunks: each adds a pass over the projection's gradient. On a CPU
+# small ones, which stay in the caches.
+CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**29}
+
+
+class Projection(NamedTuple):
+    """A head without its constants."""
+
+    weight_VH: Tensor
+    bias_V: Tensor | None
+    scaling: Scaling
+
+
+class Gradients(NamedTuple):
+    """Of hidden states, projection and bias, before `scale`; None where not wanted."""
+
+    h_NH: Tensor | None
+    weight_VH: Tensor | None
+    bias_V: Tensor | None
+
+
+class Wanted(NamedTuple):
+    """Which gradients."""
+
+    h: bool
+    weight: bool
+    bias: bool
+
+
+def chunk_tokens(vocabulary: int, device: torch.device) -> int:
+    """Tokens of a chunk."""
+    return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // vocabulary)
+
+
+def chunks(tokens: int, vocabulary: int, device: torch.device) -> Iterator[slice]:
+    """Slices of about equal length, each at most `chunk_tokens`."""
+    if tokens == 0:
+        return
+    count = -(-tokens // chunk_tokens(vocabulary, device))
+    size = -(-tokens // count)
+    yield from (slice(start, min(tokens, start + size)) for start in range(0, tokens, size))
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside an op autocast would still turn float32 products into 16 bits."""
+    return torch.autocast(device.type, enabled=False)
+
+
+class Buffer:
+    """Logits of one chunk after another in the same memory."""
+
+    def __init__(self, projection: Projection, tokens: int) -> None:
+        weight_VH = projection.weight_VH
+        self.projection = projection
+        rows = min(tokens, chunk_tokens(len(weight_VH), weight_VH.device))
+        self._memory = weight_VH.new_empty(rows, len(weight_VH))
+
+    def logits(self, h_CH: Tensor) -> Tensor:
+        """h W^T + b, [C, V]."""
+        z_CV = self._memory[: len(h_CH)]
+        weight_VH, bias_V, _ = self.projection
+        if bias_V is None:
+            return torch.mm(h_CH, weight_VH.T, out=z_CV)
+        return torch.addmm(bias_V, h_CH, weight_VH.T, out=z_CV)
+
+
+class Accumulator:
+    """Gradients that grow chunk by chunk."""
+
+    def __init__(self, h_NH: Tensor, projection: Projection, wanted: Wanted) -> None:
+        weight_VH = projection.weight_VH
+        wide = torch.float64 if weight_VH.dtype == torch.float64 else torch.float32
+        self.weight_VH = weight_VH
+        self.h_NH = torch.empty_like(h_NH) if wanted.h else None
+        self.total_VH = torch.zeros_like(weight_VH, dtype=wide) if wanted.weight else None
+        self.bias_V = weight_VH.new_zeros(len(weight_VH), dtype=wide) if wanted.bias else None
+
+    def add(self, part: slice, d_CV: Tensor, h_CH: Tensor) -> None:
+        """One chunk's dL/dz."""
+        if self.h_NH is not None:
+            torch.mm(d_CV, self.weight_VH, out=self.h_NH[part])
+        if self.total_VH is not None:
+            add_product_(self.total_VH, d_CV.T, h_CH)
+        if self.bias_V is not None:
+            self.bias_V += d_CV.sum(0, dtype=self.bias_V.dtype)
+
+    @property
+    def gradients(self) -> Gradients:
+        """What has been added up."""
+        return Gradients(self.h_NH, self.total_VH, self.bias_V)
+
+
+def add_product_(total_VH: Tensor, d_VC: Tensor, h_CH: Tensor) -> None:
+    """total += d h, rounded to 16 bits nowhere on a GPU; a CPU has no such product and rounds each chunk's."""
+    if total_VH.dtype == d_VC.dtype:
+        total_VH.addmm_(d_VC, h_CH)
+    elif total_VH.is_cuda:
+        torch.addmm(total_VH, d_VC, h_CH, out_dtype=total_VH.dtype, out=total_VH)
+    else:
+        total_VH += d_VC @ h_CH
+
+
+def logprob_forward(
+    rows: Rows, h_NH: Tensor, projection: Projection, targets_N: Tensor, with_entropy: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-prob and entropy, [N], and what the backward pass needs of the rows, [N, K]."""
+    with without_autocast(h_NH.device):
+        buffer = Buffer(projection, len(h_NH))
+        parts = []
+        for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+            z_CV = buffer.logits(h_NH[part])
+            found = rows.statistics(z_CV, targets_N[part], projection.scaling, logp_only=not with_entropy)
+            parts.append((found.logp_C, found.entropy_C, found.saved_CK))
+    return _joined(parts, h_NH)
+
+
+def logprob_backward(
+    rows: Rows,
+    h_NH: Tensor,
+    projection: Projection,
+    targets_N: Tensor,
+    slopes: Slopes,
+    entropy_N: Tensor,
+    saved_NK: Tensor,
+    wanted: Wanted,
+) -> Gradients:
+    """Gradients of sum_n (a_n logp_n + c_n H_n) for slopes a and c."""
+    with without_autocast(h_NH.device):
+        slopes, scale = _normalised(slopes)
+        buffer = Buffer(projection, len(h_NH))
+        accumulator = Accumulator(h_NH, projection, wanted)
+        for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+            z_CV = buffer.logits(h_NH[part])
+            known = Statistics(entropy_N[part], entropy_N[part], entropy_N[part], saved_NK[part])
+            entropy_slope_N = slopes.entropy_C
+            mine = Slopes(slopes.logp_C[part], None if entropy_slope_N is None else entropy_slope_N[part])
+            rows.gradient_(z_CV, targets_N[part], projection.scaling, mine, known)
+            accumulator.add(part, z_CV, h_NH[part])
+        return scaled(accumulator.gradients, scale, projection, h_NH.dtype)
+
+
+def kl_forward(
+    rows: Rows, h_NH: Tensor, projection: Projection, ref_h_NG: Tensor, reference: Projection
+) -> tuple[Tensor, Tensor]:
+    """Full-distribution KL, [N], and what the backward pass needs, [N, K]."""
+    with without_autocast(h_NH.device):
+        buffer, ref_buffer = Buffer(projection, len(h_NH)), Buffer(reference, len(h_NH))
+        targets_N = torch.zeros(len(h_NH), dtype=torch.long, device=h_NH.device)
+        parts = []
+        for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+            other = Reference(ref_buffer.logits(ref_h_NG[part]), reference.scaling)
+            found = rows.statistics(buffer.logits(h_NH[part]), targets_N[part], projection.scaling, other)
+            parts.append((found.kl_C, found.kl_C, found.saved_CK))
+    kl_N, _, saved_NK = _joined(parts, h_NH)
+    return kl_N, saved_NK
+
+
+def kl_backward(
+    rows: Rows,
+    h_NH: Tensor,
+    projection: Projection,
+    ref_h_NG: Tensor,
+    reference: Projection,
+    slope_N: Tensor,
+    kl_N: Tensor,
+    saved_NK: Tensor,
+    wanted: Wanted,
+) -> Gradients:
+    """Gradients of sum_n b_n KL_n; none flows into the reference."""
+    with without_autocast(h_NH.device):
+        (slope_N, _, _), scale = _normalised(Slopes(slope_N))
+        buffer, ref_buffer = Buffer(projection, len(h_NH)), Buffer(reference, len(h_NH))
+        accumulator = Accumulator(h_NH, projection, wanted)
+        targets_N = torch.zeros(len(h_NH), dtype=torch.long, device=h_NH.device)
+        zero_N = torch.zeros_like(kl_N)
+        for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+            z_CV = buffer.logits(h_NH[part])
+            other = Reference(ref_buffer.logits(ref_h_NG[part]), reference.scaling)
+            known = Statistics(zero_N[part], zero_N[part], kl_N[part], saved_NK[part])
+            mine = Slopes(zero_N[part], None, slope_N[part])
+            rows.gradient_(z_CV, targets_N[part], projection.scaling, mine, known, other)
+            accumulator.add(part, z_CV, h_NH[part])
+        return scaled(accumulator.gradients, scale, projection, h_NH.dtype)
+
+
+class Tokens(NamedTuple):
+    """What the policy loss knows of each token, [N]; the reference's hidden states for a full-distribution KL."""
+
+    targets_N: Tensor
+    advantages_N: Tensor
+    weights_N: Tensor
+    old_logp_N: Tensor | None = None
+    ref_logp_N: Tensor | None = None
+    ref_h_NG: Tensor | None = None
+
+    def select(self, which: Tensor | slice) -> "Tokens":
+        """Some of them."""
+        return Tokens(*(None if x is None else x[which] for x in self))  # type: ignore[arg-type]
+
+
+class Loss(NamedTuple):
+    """The gradients are those of `loss / scale`."""
+
+    loss: Tensor
+    figures_FN: Tensor
+    gradients: Gradients
+    scale: Tensor
+
+
+def policy_loss_forward(
+    rows: Rows,
+    h_NH: Tensor,
+    projection: Projection,
+    tokens: Tokens,
+    reference: Projection | None,
+    objective: Objective,
+    wanted: Wanted,
+) -> Loss:
+    """See `alignkit.ops.fused_linear_policy_loss`. Figures in the order of `FIGURES`.
+
+    Tokens of weight 0 are left out before the first matrix product.
+    """
+    weights_N = tokens.weights_N
+    kept_M = weights_N.nonzero()[:, 0]
+    if len(kept_M) == len(weights_N):
+        return _all_policy_loss(rows, h_NH, projection, tokens, reference, objective, wanted)
+    found = _all_policy_loss(rows, h_NH[kept_M], projection, tokens.select(kept_M), reference, objective, wanted)
+    figures_FN = weights_N.new_zeros(len(FIGURES), len(weights_N))
+    figures_FN[:, kept_M] = found.figures_FN
+    grad_MH = found.gradients.h_NH
+    grad_NH = None if grad_MH is None else torch.zeros_like(h_NH).index_copy_(0, kept_M, grad_MH)
+    return found._replace(figures_FN=figures_FN, gradients=found.gradients._replace(h_NH=grad_NH))
+
+
+def _all_policy_loss(
+    rows: Rows,
+    h_NH: Tensor,
+    projection: Projection,
+    tokens: Tokens,
+    reference: Projection | None,
+    objective: Objective,
+    wanted: Wanted,
+) -> Loss:
+    count = len(h_NH)
+    figures_FN = tokens.weights_N.new_empty(len(FIGURES), count)
+    accumulator = Accumulator(h_NH, projection, wanted)
+    scale = tokens.weights_N.max() if count else tokens.weights_N.new_zeros(())
+    tokens = tokens._replace(weights_N=tokens.weights_N / scale)
+    loss = torch.zeros_like(scale)
+    with without_autocast(h_NH.device):
+        buffer = Buffer(projection, count)
+        ref_buffer = None if reference is None else Buffer(reference, count)
+        for part in chunks(count, len(projection.weight_VH), h_NH.device):
+            z_CV, mine, other = buffer.logits(h_NH[part]), tokens.select(part), None
+            if reference is not None and ref_buffer is not None and mine.ref_h_NG is not None:
+                other = Reference(ref_buffer.logits(mine.ref_h_NG), reference.scaling)
+            found = rows.statistics(z_CV, mine.targets_N, projection.scaling, other)
+            terms = token_terms(found.logp_C, mine.advantages_N, mine.old_logp_N, mine.ref_logp_N, objective)
+            kl_C = found.kl_C if terms.kl_C is None else terms.kl_C
+            loss_C = terms.policy_C - objective.entropy_coef * found.entropy_C + objective.kl_coef * kl_C
+            loss += (loss_C * mine.weights_N).sum()
+            figures = found.logp_C, found.entropy_C, terms.policy_C, kl_C, *terms.diagnostics.values()
+            torch.stack(figures, out=figures_FN[:, part])
+            if any(wanted):
+                slopes = Slopes(
+                    terms.slope_C * mine.weights_N,
+                    -objective.entropy_coef * mine.weights_N if objective.entropy_coef else None,
+                    None if other is None else objective.kl_coef * mine.weights_N,
+                )
+                rows.gradient_(z_CV, mine.targets_N, projection.scaling, slopes, found, other)
+                accumulator.add(part, z_CV, h_NH[part])
+    return Loss(loss * scale, figures_FN, accumulator.gradients, scale)
+
+
+def scaled(gradients: Gradients, scale: Tensor, projection: Projection, dtype: torch.dtype) -> Gradients:
+    """Times `scale`, in the dtypes of what they are gradients of."""
+    h_NH, weight_VH, bias_V = gradients
+    return Gradients(
+        None if h_NH is None else times(h_NH, scale, dtype),
+        None if weight_VH is None else times(weight_VH, scale, projection.weight_VH.dtype),
+        None if bias_V is None or projection.bias_V is None else times(bias_V, scale, projection.bias_V.dtype),
+    )
+
+
+def times(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """x * scale in `dtype`, in slices: a float32 product as large as a projection would be the peak of memory."""
+    result = torch.empty_like(x, dtype=dtype)
+    for source, target in zip(torch.split(x, 4096), torch.split(result, 4096), strict=True):
+        target.copy_(source * scale)
+    return result
+
+
+def _normalised(slopes: Slopes) -> tuple[Slopes, Tensor]:
+    """Slopes of at most 1, and what they were divided by."""
+    given = [x for x in slopes if x is not None]
+    scale = torch.stack([x.abs().max() if len(x) else x.new_zeros(()) for x in given]).max()
+    divisor = torch.where(scale > 0, scale, 1.0)
+    logp_C, *others = slopes
+    return Slopes(logp_C / divisor, *(None if x is None else x / divisor for x in others)), scale
+
+
+def _joined(parts: list[tuple[Tensor, Tensor, Tensor]], h_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if not parts:
+        empty_N = h_NH.new_zeros(0, dtype=torch.float32)
+        return empty_N, empty_N.clone(), empty_N.new_zeros(0, 0)
+    first, second, saved = (torch.cat(x) for x in zip(*parts, strict=True))
+    return first, second, saved
