@@ -55,7 +55,7 @@ VARIANTS = (
         IN_REWARD,
     ),
     # A greedy completion is a baseline with more variance than the mean of 15 samples.
-    Variant("remax + ppo", True, {"name": "remax"}, stage("ppo", **SUM), IN_REWARD, samples=2),
+    Variant("remax + ppo", True, {"name": "remax"}, stage("ppo", **SUM), IN_REWARD, samples=4),
     Variant(
         "rloo + gspo",
         True,
