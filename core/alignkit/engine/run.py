@@ -260,6 +260,6 @@ class _Run:
             ],
             "environment": environment(),
             "device": str(self.device),
-            "kernels": {"asked": self.recipe.kernels, "choice": self.ops.choice},
+            "kernels": {"asked": self.recipe.kernels, "choice": self.ops.choice, "reason": self.ops.reason},
             "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -89,7 +89,9 @@ class Recipe(Config):
     rounds: int = Field(1, ge=1, description="how often the steps marked each_round are done")
     output: str = Field("runs", description="folder that holds the run's folder")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
-    kernels: str = Field("auto", description="auto, eager or the name of a kernel component")
+    kernels: str = Field(
+        "auto", description="auto (the best that runs on the device), eager or the name of a kernel component"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="of matrix products in the models (autocast); weights, heads, losses and optimizers stay float32",

@@ -315,5 +315,7 @@ def test_the_kernel_of_each_op_is_recorded_and_said(bench: Any, caplog: pytest.L
         bench.run("kernels=chunked")
     record = bench.json("plugins.json")
     assert record["kernels"]["asked"] == "chunked"
-    assert record["kernels"]["choice"] == {**dict.fromkeys(OPS, "eager"), "linear_logprob": "chunked"}
+    vocabulary = ("linear_logprob", "linear_kl", "fused_linear_policy_loss")
+    assert record["kernels"]["choice"] == {**dict.fromkeys(OPS, "eager"), **dict.fromkeys(vocabulary, "chunked")}
+    assert record["kernels"]["reason"] == "asked for"
     assert "linear_logprob: chunked" in caplog.text

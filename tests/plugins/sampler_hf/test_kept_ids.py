@@ -9,7 +9,7 @@ import torch
 from alignkit.loop.logprobs import rollout_logprobs
 from alignkit.ops.linear_logprob import linear_logprob
 from alignkit.records import Prompt, Sampling
-from alignkit_kernels.chunked import chunked_linear_logprob
+from alignkit_kernels.vocabulary import VocabularyOps
 from alignkit_plugins.sampler_hf.sampler import HFSampler
 from helpers.models import make_policy
 
@@ -73,7 +73,7 @@ def test_gradient_and_entropy_are_those_of_the_kept_ids() -> None:
     weight = torch.randn(11, 4, dtype=torch.float64)
     kept = torch.tensor([[2, 5, 7], [1, 0, -1]])
     targets = torch.tensor([5, 0])
-    for op in (linear_logprob, lambda *a, **k: chunked_linear_logprob(*a, **k, chunk_tokens=1)):
+    for op in (linear_logprob, VocabularyOps("torch").linear_logprob):
         h = torch.randn(2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
         logp, entropy = op(h, Head(weight), targets, 0.7, with_entropy=True, kept_NK=kept)
         (logp.sum() + entropy.sum()).backward()

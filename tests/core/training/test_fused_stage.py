@@ -1,0 +1,67 @@
+"""An update is the same whether the loss is one op or several, and whichever kernel computes it."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from alignkit.kl import KLTerm
+from alignkit.manager import PluginManager
+from alignkit.ops import choose_ops
+from alignkit.training.rollout_stage import RolloutTraining
+from alignkit_plugins.optim_ppo.config import PPOConfig
+from alignkit_plugins.optim_ppo.objective import PPOObjective
+from helpers.context import make_context
+from helpers.ppo import Catcher, make_experience, make_loop
+
+TERMS = (None, KLTerm(0.3, "k3", "corrected"), KLTerm(0.3, "k1", "estimator"), KLTerm(0.3, "full", "corrected"))
+
+
+class Unfused:
+    """PPO's objective without the words that let it be fused."""
+
+    def __init__(self, config: PPOConfig) -> None:
+        self.inner = PPOObjective(config)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.inner(*arguments)
+
+
+def update(objective: type, kernels: str, term: KLTerm | None, importance: bool) -> tuple[Any, Any, Any]:
+    manager = PluginManager()
+    manager.load_entry_points()
+    context = make_context(manager=manager)
+    loop = make_loop(replace(context, ops=choose_ops(manager, kernels, torch.device("cpu"))))
+    experience = make_experience(loop, disturb=0.2)._replace(kl_term=term)
+    noise = torch.randn(experience.logp_BT.shape, generator=torch.Generator().manual_seed(0)) * 0.2
+    sampled = replace(experience.rollout, sampler_logp_BT=(experience.logp_BT + noise) * experience.mask_BT)
+    experience = experience._replace(rollout=sampled)
+    options: dict[str, Any] = {"epochs": 1, "minibatches": 1, "micro_batch_tokens": 40}
+    if importance:
+        options["importance"] = {"level": "token", "mode": "truncate", "max": 2.0}
+    config = PPOConfig(lr=1e-3, entropy_coef=0.05, **options)
+    stage = RolloutTraining(config, objective(config))
+    stage.start(loop.policy, loop.reference, loop.critic, 1, loop.context)
+    assert loop.critic is not None
+    policy, critic = Catcher(loop.policy.module), Catcher(loop.critic.module)
+    stage._policy_optimizer, stage._critic_optimizer = policy, critic  # type: ignore[assignment]
+    return policy.gradients, stage.update(experience), policy
+
+
+@pytest.mark.parametrize("importance", [False, True])
+@pytest.mark.parametrize("term", TERMS, ids=str)
+def test_every_path_gives_the_same_update(
+    term: KLTerm | None, importance: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignkit_kernels import chunks
+
+    monkeypatch.setitem(chunks.CHUNK_ELEMENTS, "cpu", 1000)  # a few tokens in a chunk
+    _, expected, reference = update(PPOObjective, "eager", term, importance)
+    assert any(float(x.abs().max()) > 1e-4 for x in reference.gradients.values())
+    for objective, kernels in ((Unfused, "eager"), (PPOObjective, "chunked"), (Unfused, "chunked")):
+        _, metrics, found = update(objective, kernels, term, importance)
+        assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        assert found.gradients.keys() == reference.gradients.keys()
+        for name, gradient in reference.gradients.items():
+            torch.testing.assert_close(found.gradients[name], gradient, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,95 @@
+"""`kernels:` takes what was named or says why not; `auto` takes the best that runs and says what it passed over."""
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from alignkit import Component, hookimpl
+from alignkit.components import NoConfig
+from alignkit.errors import UserError
+from alignkit.manager import PluginManager, PluginStatus
+from alignkit.ops import OPS, choose_ops
+
+CPU = torch.device("cpu")
+
+
+class Fancy:
+    """A third party's kernel."""
+
+    def __init__(self, problem: str | None, ops: Mapping[str, Callable[..., Any]]) -> None:
+        self.problem = problem
+        self.ops = ops
+
+    def unavailable(self, device: torch.device) -> str | None:
+        return self.problem
+
+    def preference(self, device: torch.device) -> int:
+        return 9
+
+    def implementations(self) -> Mapping[str, Callable[..., Any]]:
+        return self.ops
+
+
+def manager_with(problem: str | None = None, ops: Mapping[str, Any] | None = None) -> PluginManager:
+    module = ModuleType("fancy_plugin")
+    own = {"gae": OPS["gae"]} if ops is None else ops
+
+    @hookimpl
+    def alignkit_kernels() -> list[Component]:
+        return [Component(name="fancy", build=lambda config, context: Fancy(problem, own), config=NoConfig)]
+
+    module.alignkit_kernels = alignkit_kernels  # type: ignore[attr-defined]
+    manager = PluginManager()
+    manager.load_entry_points()
+    manager.register(module, PluginStatus("fancy", "fancy-kernels", "1.0"))
+    return manager
+
+
+def plain_manager() -> PluginManager:
+    manager = PluginManager()
+    manager.load_entry_points()
+    return manager
+
+
+def test_auto_on_a_cpu_is_chunked() -> None:
+    ops = choose_ops(plain_manager(), "auto", CPU)
+    assert ops.choice["fused_linear_policy_loss"] == "chunked"
+    assert ops.choice["gae"] == "eager"
+    assert ops.reason == "auto on cpu"
+
+
+def test_auto_on_a_gpu_is_triton() -> None:
+    ops = choose_ops(plain_manager(), "auto", torch.device("cuda"))
+    assert set(ops.choice.values()) == {"triton"}
+
+
+def test_auto_takes_a_third_partys_kernel_that_recommends_itself_more() -> None:
+    ops = choose_ops(manager_with(), "auto", CPU)
+    assert ops.choice == {**dict.fromkeys(OPS, "eager"), "gae": "fancy"}
+
+
+def test_auto_leaves_out_what_cannot_run_and_says_why() -> None:
+    ops = choose_ops(manager_with("the moon is full"), "auto", CPU)
+    assert ops.choice["linear_logprob"] == "chunked"
+    assert ops.reason == "auto on cpu; not fancy: the moon is full"
+
+
+@pytest.mark.parametrize(
+    ("name", "manager", "message"),
+    [
+        ("triton", plain_manager, "kernel 'triton' cannot run here: it needs a GPU that Triton compiles for"),
+        ("fancy", lambda: manager_with("no luck"), "kernel 'fancy' cannot run here: no luck"),
+        ("fancy", lambda: manager_with(ops={"gea": OPS["gae"]}), "kernel 'fancy' offers unknown ops"),
+        ("tritn", plain_manager, "no kernel 'tritn'"),
+    ],
+)
+def test_what_was_named_and_cannot_be_is_an_error(
+    name: str, manager: Callable[[], PluginManager], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(UserError) as caught:
+        choose_ops(manager(), name, CPU)
+    assert message in str(caught.value)
