@@ -57,6 +57,7 @@ class Problem:
     leaves: tuple[int, ...] = ()
     rows: tuple[int, ...] = ()
     summed: frozenset[int] = frozenset()
+    reference: Callable[..., Any] | None = None
 
     def run(self, op: Callable[..., Any]) -> Results:
         """Values, then gradients of `leaves`."""
@@ -73,7 +74,7 @@ class Problem:
         return [*(v.detach() for v in values), *gradients]
 
     def truth(self, vocabulary: int) -> Results:
-        """The eager reference in float64."""
+        """The reference, which is the eager op if no other is given, in float64."""
         count = len(self.inputs[self.rows[0]]) if self.rows else 1
         size = max(1, TRUTH_ELEMENTS // vocabulary) if self.rows else 1
         total: Results = []
@@ -82,7 +83,7 @@ class Problem:
                 _double(x[start : start + size] if i in self.rows else x, i in self.leaves)
                 for i, x in enumerate(self.inputs)
             ]
-            found = [x.cpu() for x in self._run(OPS[self.op], part)]
+            found = [x.cpu() for x in self._run(self.reference or OPS[self.op], part)]
             if not total:
                 total = found
             else:

@@ -9,7 +9,7 @@ import torch
 
 from alignkit.manager import PluginManager
 from alignkit.ops import EAGER, OPS, build_kernel
-from alignkit_kernels.bench.cases import Results, Setting, error, make_problem
+from alignkit_kernels.bench.cases import Problem, Results, Setting, error, make_problem
 from alignkit_kernels.bench.measure import Ceilings, peak_bytes, times
 
 Implementations = dict[str, Mapping[str, Callable[..., Any]]]
@@ -59,26 +59,31 @@ def implementations(
 
 def measure(op: str, setting: Setting, ceilings: Ceilings, found: Implementations, seconds: float) -> Iterator[Row]:
     """A row for each implementation that has the op."""
-    problem = make_problem(op, setting)
-    floor_ms = ceilings.floor_ms(problem.work.flops, problem.work.bytes)
+    functions = {name: own[op] for name, own in found.items() if op in own}
+    return measure_problem(make_problem(op, setting), setting, ceilings, functions, seconds)
+
+
+def measure_problem(
+    problem: Problem, setting: Setting, ceilings: Ceilings, functions: Mapping[str, Callable[..., Any]], seconds: float
+) -> Iterator[Row]:
+    """A row for each function. One that fails has a row that says how, and the others are still measured."""
     truth: Results | None = None
     checked: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
-    having = {name: own[op] for name, own in found.items() if op in own}
-    for name, function in having.items():
+    for name, function in functions.items():
         try:
             results = problem.run(function)
             truth = problem.truth(setting.shape.vocabulary) if truth is None else truth
             checked[name] = {"error": error(results, truth)}
             del results
             checked[name]["peak_bytes"] = peak_bytes(partial(problem.run, function), setting.device)
-        except Exception as reason:  # a third party's kernel, or memory: the others are still measured
+        except Exception as reason:  # a third party's function, or memory
             failed[name] = f"{type(reason).__name__}: {reason}".splitlines()[0]
             checked.pop(name, None)
-    timed = times({name: partial(problem.run, having[name]) for name in checked}, setting.device, seconds)
-    for name in having:
+    timed = times({name: partial(problem.run, functions[name]) for name in checked}, setting.device, seconds)
+    for name in functions:
         row = Row(
-            op,
+            problem.op,
             name,
             str(setting.dtype).removeprefix("torch."),
             setting.shape.tokens,
@@ -86,7 +91,7 @@ def measure(op: str, setting: Setting, ceilings: Ceilings, found: Implementation
             setting.shape.vocabulary,
             setting.masked,
             bool(problem.leaves),
-            floor_ms=floor_ms,
+            floor_ms=ceilings.floor_ms(problem.work.flops, problem.work.bytes),
             problem=failed.get(name),
         )
         yield _with_figures(row, timed, checked)
