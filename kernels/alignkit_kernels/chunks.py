@@ -12,8 +12,7 @@ saved for a row.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,13 +64,8 @@ def chunks(tokens: int, vocabulary: int, device: torch.device) -> Iterator[slice
     yield from (slice(start, min(tokens, start + size)) for start in range(0, tokens, size))
 
 
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Inside an op autocast would still turn float32 products into 16 bits."""
-    return torch.autocast(device.type, enabled=False)
-
-
 class Buffer:
-    """Logits of one chunk after another in the same memory."""
+    """Logits of one chunk after another in the same memory. A product with `out=` is one that autocast leaves alone."""
 
     def __init__(self, projection: Projection, tokens: int) -> None:
         weight_VH = projection.weight_VH
@@ -128,13 +122,12 @@ def logprob_forward(
     rows: Rows, h_NH: Tensor, projection: Projection, targets_N: Tensor, with_entropy: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-prob and entropy, [N], and what the backward pass needs of the rows, [N, K]."""
-    with without_autocast(h_NH.device):
-        buffer = Buffer(projection, len(h_NH))
-        parts = []
-        for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
-            z_CV = buffer.logits(h_NH[part])
-            found = rows.statistics(z_CV, targets_N[part], projection.scaling, logp_only=not with_entropy)
-            parts.append((found.logp_C, found.entropy_C, found.saved_CK))
+    buffer = Buffer(projection, len(h_NH))
+    parts = []
+    for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+        z_CV = buffer.logits(h_NH[part])
+        found = rows.statistics(z_CV, targets_N[part], projection.scaling, logp_only=not with_entropy)
+        parts.append((found.logp_C, found.entropy_C, found.saved_CK))
     return _joined(parts, h_NH)
 
 
@@ -149,32 +142,30 @@ def logprob_backward(
     wanted: Wanted,
 ) -> Gradients:
     """Gradients of sum_n (a_n logp_n + c_n H_n) for slopes a and c."""
-    with without_autocast(h_NH.device):
-        slopes, scale = _normalised(slopes)
-        buffer = Buffer(projection, len(h_NH))
-        accumulator = Accumulator(h_NH, projection, wanted)
-        for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
-            z_CV = buffer.logits(h_NH[part])
-            known = Statistics(entropy_N[part], entropy_N[part], entropy_N[part], saved_NK[part])
-            entropy_slope_N = slopes.entropy_C
-            mine = Slopes(slopes.logp_C[part], None if entropy_slope_N is None else entropy_slope_N[part])
-            rows.gradient_(z_CV, targets_N[part], projection.scaling, mine, known)
-            accumulator.add(part, z_CV, h_NH[part])
-        return scaled(accumulator.gradients, scale, projection, h_NH.dtype)
+    slopes, scale = _normalised(slopes)
+    buffer = Buffer(projection, len(h_NH))
+    accumulator = Accumulator(h_NH, projection, wanted)
+    for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+        z_CV = buffer.logits(h_NH[part])
+        known = Statistics(entropy_N[part], entropy_N[part], entropy_N[part], saved_NK[part])
+        entropy_slope_N = slopes.entropy_C
+        mine = Slopes(slopes.logp_C[part], None if entropy_slope_N is None else entropy_slope_N[part])
+        rows.gradient_(z_CV, targets_N[part], projection.scaling, mine, known)
+        accumulator.add(part, z_CV, h_NH[part])
+    return scaled(accumulator.gradients, scale, projection, h_NH.dtype)
 
 
 def kl_forward(
     rows: Rows, h_NH: Tensor, projection: Projection, ref_h_NG: Tensor, reference: Projection
 ) -> tuple[Tensor, Tensor]:
     """Full-distribution KL, [N], and what the backward pass needs, [N, K]."""
-    with without_autocast(h_NH.device):
-        buffer, ref_buffer = Buffer(projection, len(h_NH)), Buffer(reference, len(h_NH))
-        targets_N = torch.zeros(len(h_NH), dtype=torch.long, device=h_NH.device)
-        parts = []
-        for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
-            other = Reference(ref_buffer.logits(ref_h_NG[part]), reference.scaling)
-            found = rows.statistics(buffer.logits(h_NH[part]), targets_N[part], projection.scaling, other)
-            parts.append((found.kl_C, found.kl_C, found.saved_CK))
+    buffer, ref_buffer = Buffer(projection, len(h_NH)), Buffer(reference, len(h_NH))
+    targets_N = torch.zeros(len(h_NH), dtype=torch.long, device=h_NH.device)
+    parts = []
+    for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+        other = Reference(ref_buffer.logits(ref_h_NG[part]), reference.scaling)
+        found = rows.statistics(buffer.logits(h_NH[part]), targets_N[part], projection.scaling, other)
+        parts.append((found.kl_C, found.kl_C, found.saved_CK))
     kl_N, _, saved_NK = _joined(parts, h_NH)
     return kl_N, saved_NK
 
@@ -191,20 +182,19 @@ def kl_backward(
     wanted: Wanted,
 ) -> Gradients:
     """Gradients of sum_n b_n KL_n; none flows into the reference."""
-    with without_autocast(h_NH.device):
-        (slope_N, _, _), scale = _normalised(Slopes(slope_N))
-        buffer, ref_buffer = Buffer(projection, len(h_NH)), Buffer(reference, len(h_NH))
-        accumulator = Accumulator(h_NH, projection, wanted)
-        targets_N = torch.zeros(len(h_NH), dtype=torch.long, device=h_NH.device)
-        zero_N = torch.zeros_like(kl_N)
-        for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
-            z_CV = buffer.logits(h_NH[part])
-            other = Reference(ref_buffer.logits(ref_h_NG[part]), reference.scaling)
-            known = Statistics(zero_N[part], zero_N[part], kl_N[part], saved_NK[part])
-            mine = Slopes(zero_N[part], None, slope_N[part])
-            rows.gradient_(z_CV, targets_N[part], projection.scaling, mine, known, other)
-            accumulator.add(part, z_CV, h_NH[part])
-        return scaled(accumulator.gradients, scale, projection, h_NH.dtype)
+    (slope_N, _, _), scale = _normalised(Slopes(slope_N))
+    buffer, ref_buffer = Buffer(projection, len(h_NH)), Buffer(reference, len(h_NH))
+    accumulator = Accumulator(h_NH, projection, wanted)
+    targets_N = torch.zeros(len(h_NH), dtype=torch.long, device=h_NH.device)
+    zero_N = torch.zeros_like(kl_N)
+    for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+        z_CV = buffer.logits(h_NH[part])
+        other = Reference(ref_buffer.logits(ref_h_NG[part]), reference.scaling)
+        known = Statistics(zero_N[part], zero_N[part], kl_N[part], saved_NK[part])
+        mine = Slopes(zero_N[part], None, slope_N[part])
+        rows.gradient_(z_CV, targets_N[part], projection.scaling, mine, known, other)
+        accumulator.add(part, z_CV, h_NH[part])
+    return scaled(accumulator.gradients, scale, projection, h_NH.dtype)
 
 
 class Tokens(NamedTuple):
@@ -271,28 +261,27 @@ def _all_policy_loss(
     scale = tokens.weights_N.max() if count else tokens.weights_N.new_zeros(())
     tokens = tokens._replace(weights_N=tokens.weights_N / scale)
     loss = torch.zeros_like(scale)
-    with without_autocast(h_NH.device):
-        buffer = Buffer(projection, count)
-        ref_buffer = None if reference is None else Buffer(reference, count)
-        for part in chunks(count, len(projection.weight_VH), h_NH.device):
-            z_CV, mine, other = buffer.logits(h_NH[part]), tokens.select(part), None
-            if reference is not None and ref_buffer is not None and mine.ref_h_NG is not None:
-                other = Reference(ref_buffer.logits(mine.ref_h_NG), reference.scaling)
-            found = rows.statistics(z_CV, mine.targets_N, projection.scaling, other)
-            terms = token_terms(found.logp_C, mine.advantages_N, mine.old_logp_N, mine.ref_logp_N, objective)
-            kl_C = found.kl_C if terms.kl_C is None else terms.kl_C
-            loss_C = terms.policy_C - objective.entropy_coef * found.entropy_C + objective.kl_coef * kl_C
-            loss += (loss_C * mine.weights_N).sum()
-            figures = found.logp_C, found.entropy_C, terms.policy_C, kl_C, *terms.diagnostics.values()
-            torch.stack(figures, out=figures_FN[:, part])
-            if any(wanted):
-                slopes = Slopes(
-                    terms.slope_C * mine.weights_N,
-                    -objective.entropy_coef * mine.weights_N if objective.entropy_coef else None,
-                    None if other is None else objective.kl_coef * mine.weights_N,
-                )
-                rows.gradient_(z_CV, mine.targets_N, projection.scaling, slopes, found, other)
-                accumulator.add(part, z_CV, h_NH[part])
+    buffer = Buffer(projection, count)
+    ref_buffer = None if reference is None else Buffer(reference, count)
+    for part in chunks(count, len(projection.weight_VH), h_NH.device):
+        z_CV, mine, other = buffer.logits(h_NH[part]), tokens.select(part), None
+        if reference is not None and ref_buffer is not None and mine.ref_h_NG is not None:
+            other = Reference(ref_buffer.logits(mine.ref_h_NG), reference.scaling)
+        found = rows.statistics(z_CV, mine.targets_N, projection.scaling, other)
+        terms = token_terms(found.logp_C, mine.advantages_N, mine.old_logp_N, mine.ref_logp_N, objective)
+        kl_C = found.kl_C if terms.kl_C is None else terms.kl_C
+        loss_C = terms.policy_C - objective.entropy_coef * found.entropy_C + objective.kl_coef * kl_C
+        loss += (loss_C * mine.weights_N).sum()
+        figures = found.logp_C, found.entropy_C, terms.policy_C, kl_C, *terms.diagnostics.values()
+        torch.stack(figures, out=figures_FN[:, part])
+        if any(wanted):
+            slopes = Slopes(
+                terms.slope_C * mine.weights_N,
+                -objective.entropy_coef * mine.weights_N if objective.entropy_coef else None,
+                None if other is None else objective.kl_coef * mine.weights_N,
+            )
+            rows.gradient_(z_CV, mine.targets_N, projection.scaling, slopes, found, other)
+            accumulator.add(part, z_CV, h_NH[part])
     return Loss(loss * scale, figures_FN, accumulator.gradients, scale)
 
 
