@@ -58,7 +58,7 @@ CASES = (
 class Inputs:
     """The tensors of a case, the same each time, as leaves of `dtype`."""
 
-    def __init__(self, case: Case, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, case: Case, dtype: torch.dtype | None = None, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(0)
         n, h, v = case.tokens, case.hidden, case.vocabulary
         self.case = case
@@ -66,7 +66,7 @@ class Inputs:
 
         def normal(*shape: int, factor: float = 1.0) -> Tensor:
             # rounded to the case's dtype first, so that every precision starts from the same numbers
-            return (torch.randn(shape, generator=generator) * factor).to(own).to(dtype or own)
+            return (torch.randn(shape, generator=generator) * factor).to(own).to(device, dtype or own)
 
         def leaf(x: Tensor) -> Tensor:
             if case.strided and x.dim() == 2:
@@ -79,14 +79,14 @@ class Inputs:
         self.head = Head(self.weight, self.bias, case.softcap, case.scale)
         self.ref_h = normal(n, h + 8)
         self.ref_head = Head(normal(v, h + 8, factor=h**-0.5), None, None, 0.9)
-        self.targets = torch.randint(0, v, (n,), generator=generator)
-        self.advantages = torch.randn(n, generator=generator).to(wide)
-        self.weights = torch.rand(n, generator=generator).to(wide) / n
+        self.targets = torch.randint(0, v, (n,), generator=generator).to(device)
+        self.advantages = torch.randn(n, generator=generator).to(device, wide)
+        self.weights = torch.rand(n, generator=generator).to(device, wide) / n
         if case.masked == "some":
             self.weights[1::3] = 0
         elif case.masked == "all":
             self.weights[:] = 0
-        self.logp_slopes, self.entropy_slopes = (torch.randn(n, generator=generator).to(wide) for _ in range(2))
+        self.logp_slopes, self.entropy_slopes = (torch.randn(n, generator=generator).to(device, wide) for _ in range(2))
         # near the truth, so that some ratios are clipped and some are not
         with torch.no_grad():
             gold, _ = OPS["linear_logprob"](
@@ -96,7 +96,7 @@ class Inputs:
                 case.temperature,
             )
         noise, other = (torch.randn(n, generator=generator) * 0.3 for _ in range(2))
-        self.old, self.ref = ((gold + x).to(wide) for x in (noise, other))
+        self.old, self.ref = ((gold + x.to(device)).to(wide) for x in (noise, other))
 
     def gradients(self) -> Results:
         """Of the leaves that have one."""
@@ -144,12 +144,12 @@ RUNS: Mapping[str, tuple[str, Callable[[Callable[..., Any], Inputs], Results]]] 
 }
 
 
-def check(implementations: Mapping[str, Callable[..., Any]], run: str, case: Case) -> None:
+def check(implementations: Mapping[str, Callable[..., Any]], run: str, case: Case, device: str = "cpu") -> None:
     """Raise AssertionError where an implementation breaks the rule."""
     name, execute = RUNS[run]
     gold = execute(OPS[name], Inputs(case, torch.float64))
-    eager = execute(OPS[name], Inputs(case))
-    found = execute(implementations[name], Inputs(case))
+    eager = execute(OPS[name], Inputs(case, device=device))
+    found = execute(implementations[name], Inputs(case, device=device))
     assert found.keys() == eager.keys()
     reach = largest_logit(case)
     scales = {key: x * reach for key, x in magnitudes(execute, OPS[name], gold, case).items()}
@@ -202,7 +202,7 @@ def distance(found: Tensor, truth: Tensor) -> float:
     """Largest absolute difference; infinite where a number is not finite and should be."""
     if not truth.numel():
         return 0.0
-    difference = (found.double() - truth).abs().max()
+    difference = (found.cpu().double() - truth).abs().max()
     return float(difference) if bool(torch.isfinite(difference)) else float("inf")
 
 
