@@ -1,0 +1,87 @@
+"""The tables of an annotation store, and how its database is opened."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, Engine, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, event
+from sqlalchemy import create_engine as sqlalchemy_engine
+
+# Raised with every change that an older release could not read.
+VERSION = 1
+
+metadata = MetaData()
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, unique=True, nullable=False),
+    Column("collection", String, nullable=False),
+    Column("form", String, nullable=False),
+    Column("overlap", Integer, nullable=False),
+    Column("gold", Integer, nullable=False),
+    Column("record", Text, nullable=False),
+    Index("tasks_by_collection", "collection", "seq"),
+)
+
+# Append-only: triggers refuse changes and deletions.
+judgements = Table(
+    "judgements",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, unique=True, nullable=False),
+    Column("task_id", String, ForeignKey("tasks.id"), nullable=False),
+    Column("annotator_id", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("supersedes", String, unique=True),
+    Column("seconds", Float),
+    Column("created", Float, nullable=False),
+    Column("record", Text, nullable=False),
+    Index("judgements_by_task", "task_id"),
+    Index("judgements_by_annotator", "annotator_id", "seq"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("task_id", String, ForeignKey("tasks.id"), primary_key=True),
+    Column("annotator_id", String, primary_key=True),
+    Column("expires", Float, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("hash", String, primary_key=True),
+    Column("collection", String),
+    Column("created", Float, nullable=False),
+    Column("ids", Text, nullable=False),
+)
+
+_APPEND_ONLY = (
+    "CREATE TRIGGER IF NOT EXISTS {table}_no_{verb} BEFORE {verb} ON {table} "
+    "BEGIN SELECT RAISE(ABORT, '{table} are append-only'); END"
+)
+
+
+def open_engine(path: Path) -> Engine:
+    """An engine whose commits are on disk when they return. Transactions are begun by hand, for writers IMMEDIATE."""
+    engine = sqlalchemy_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def _settings(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # sqlite3 would begin transactions by itself, and too late
+        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+            connection.execute(f"PRAGMA {setting}")
+
+    return engine
+
+
+def create_tables(connection: Any) -> None:
+    """Inside a transaction."""
+    metadata.create_all(connection)
+    for table in ("judgements", "snapshots"):
+        for verb in ("UPDATE", "DELETE"):
+            connection.exec_driver_sql(_APPEND_ONLY.format(table=table, verb=verb))
+    connection.exec_driver_sql(f"PRAGMA user_version={VERSION}")

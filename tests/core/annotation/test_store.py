@@ -1,0 +1,291 @@
+"""What was acknowledged is there, once; nobody is asked too much, and no task has more answers than it wants."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignkit.annotation import AnnotationStore, Refused
+from alignkit.errors import UserError
+from alignkit.records import Annotator, Candidate, Judgement, Pairwise, Rating, Sampling, Task
+
+
+def make_task(id: str = "t0", overlap: int = 1, prompt: str = "why?") -> Task:
+    candidates = tuple(
+        Candidate(
+            id=f"{id}-{name}",
+            prompt_id=id,
+            prompt=prompt,
+            completion=f"because {name}",
+            policy_revision="r",
+            sampling=Sampling(),
+            seed=0,
+            prompt_ids=(1,),
+            completion_ids=(2,),
+            finish_reason="stop",
+        )
+        for name in "ab"
+    )
+    return Task(id=id, prompt=prompt, candidates=candidates, overlap=overlap)
+
+
+def answer(task: Task, who: str, id: str, p_a: float = 1.0, **more: Any) -> Judgement:
+    a, b = (candidate.id for candidate in task.candidates)
+    fields: dict[str, Any] = {"payload": Pairwise(a=a, b=b, p_a=p_a), "presented_order": (b, a), **more}
+    return Judgement(id=id, task_id=task.id, annotator=Annotator(id=who, kind="human"), **fields)
+
+
+def skip(task: Task, who: str, id: str, status: str = "skipped", **more: Any) -> Judgement:
+    return answer(task, who, id, payload=None, status=status, **more)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AnnotationStore:
+    return AnnotationStore(tmp_path / "labels.sqlite")
+
+
+class TestTasks:
+    def test_come_in_order_and_each_once(self, store: AnnotationStore) -> None:
+        tasks = [make_task(f"t{n}") for n in range(3)]
+        assert store.publish("round 1", "pairwise", tasks) == 3
+        assert store.publish("round 1", "pairwise", [*tasks, make_task("t3")]) == 1
+        assert [task.id for task in store.tasks("round 1")] == ["t0", "t1", "t2", "t3"]
+        assert store.collections() == {"round 1": 4}
+        for n in range(4):
+            found = store.next_task("eva")
+            assert found == (make_task(f"t{n}"), "pairwise")
+            store.submit(answer(found[0], "eva", f"j{n}"))
+        assert store.next_task("eva") is None
+
+    def test_another_task_under_the_same_id_is_an_error_and_changes_nothing(self, store: AnnotationStore) -> None:
+        store.publish("one", "pairwise", [make_task("t0")])
+        for again in (
+            [make_task("t9"), make_task("t0", prompt="else?")],
+            [make_task("t9"), make_task("t9", overlap=2)],
+        ):
+            with pytest.raises(UserError, match=r"'t[09]'"):
+                store.publish("one", "pairwise", again)
+        with pytest.raises(UserError, match="in 'one'"):
+            store.publish("two", "pairwise", [make_task("t0")])
+        assert [task.id for task in store.tasks()] == ["t0"]
+
+    def test_a_lease_keeps_others_away_until_it_ends(self, store: AnnotationStore) -> None:
+        store.publish("one", "pairwise", [make_task("t0"), make_task("t1")])
+        first = store.next_task("eva", now=0, lease_seconds=10)
+        assert first is not None
+        assert store.next_task("eva", now=5, lease_seconds=10) == first  # hers until she answers
+        second = store.next_task("ben", now=5, lease_seconds=10)
+        assert second is not None
+        assert second[0].id == "t1"
+        assert store.next_task("zoe", now=6) is None
+        assert store.heartbeat("eva", "t0", now=14, lease_seconds=10)
+        assert store.next_task("zoe", now=16) is not None  # ben's ran out
+        assert not store.heartbeat("ben", "t1", now=17)
+        store.release("zoe", "t1")
+        assert store.heartbeat("ben", "t1", now=17)
+
+    def test_overlap_is_how_many_people_answer(self, store: AnnotationStore) -> None:
+        task = make_task(overlap=2)
+        store.publish("one", "pairwise", [task])
+        for who in ("eva", "ben"):
+            assert store.next_task(who) is not None
+        assert store.next_task("zoe") is None
+        store.submit(answer(task, "eva", "1"))
+        assert store.next_task("zoe") is None
+        store.submit(skip(task, "ben", "2"))  # skipped: somebody else's turn
+        assert store.next_task("ben") is None
+        assert store.next_task("zoe") is not None
+        store.submit(skip(task, "zoe", "3", status="flagged"))  # flagged: answered
+        assert store.next_task("amy") is None
+        assert store.progress("one") == (1, 1, 2, 0)
+        assert store.progress("one", "eva").mine == 1
+
+
+class TestSubmitting:
+    def test_the_same_judgement_again_is_acknowledged_and_stored_once(self, store: AnnotationStore) -> None:
+        task = make_task()
+        store.publish("one", "pairwise", [task])
+        assert store.submit(answer(task, "eva", "1"))
+        assert not store.submit(answer(task, "eva", "1"))
+        with pytest.raises(Refused, match="another judgement has the id '1'"):
+            store.submit(answer(task, "eva", "1", p_a=0.0))
+        assert store.judgements() == [answer(task, "eva", "1")]
+
+    def test_a_change_supersedes_and_nothing_is_forgotten(self, store: AnnotationStore) -> None:
+        task = make_task()
+        store.publish("one", "pairwise", [task])
+        first, second = answer(task, "eva", "1"), answer(task, "eva", "2", p_a=0.0, supersedes="1")
+        store.submit(first)
+        store.submit(second)
+        assert store.judgements() == [second]
+        assert store.judgements(superseded=True) == [first, second]
+
+    def test_undone_means_asked_again(self, store: AnnotationStore) -> None:
+        task = make_task()
+        store.publish("one", "pairwise", [task])
+        store.submit(answer(task, "eva", "1"))
+        store.submit(skip(task, "eva", "2", supersedes="1"))
+        assert store.progress("one").answers == 0
+        assert store.next_task("eva") is not None
+        store.submit(answer(task, "eva", "3", supersedes="2"))
+        assert store.progress("one").complete == 1
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"task_id": "t9"}, "no task 't9'"),
+            ({"payload": Pairwise(a="t0-a", b="x", p_a=1.0)}, "candidate 'x' is not in task"),
+            ({"presented_order": ("y",)}, "candidate 'y' is not in task"),
+            ({"payload": Rating(candidate="t0-a", value=3.0)}, "asks for a pairwise, not a rating"),
+            ({"supersedes": "nothing"}, "'nothing' is not the newest answer"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, store: AnnotationStore, change: dict[str, Any], message: str) -> None:
+        store.publish("one", "pairwise", [make_task()])
+        good = answer(make_task(), "eva", "1")
+        with pytest.raises(Refused, match=message):
+            store.submit(good.model_copy(update=change))
+        assert store.judgements() == []
+
+    def test_a_second_answer_must_supersede_the_first(self, store: AnnotationStore) -> None:
+        task = make_task(overlap=3)
+        store.publish("one", "pairwise", [task])
+        store.submit(answer(task, "eva", "1"))
+        store.submit(answer(task, "eva", "2", supersedes="1"))
+        for supersedes in (None, "1"):
+            with pytest.raises(Refused):
+                store.submit(answer(task, "eva", "3", supersedes=supersedes))
+
+    def test_whoever_comes_back_too_late_is_refused(self, store: AnnotationStore) -> None:
+        task = make_task()
+        store.publish("one", "pairwise", [task])
+        store.next_task("eva", now=0, lease_seconds=10)
+        store.next_task("ben", now=20, lease_seconds=10)
+        with pytest.raises(Refused, match="has all its answers"):
+            store.submit(answer(task, "eva", "1"), now=21)
+        store.submit(answer(task, "ben", "2"), now=22)
+        with pytest.raises(Refused, match="has all its answers"):
+            store.submit(answer(task, "eva", "1"), now=100)
+
+    def test_the_file_itself_refuses_changes(self, store: AnnotationStore) -> None:
+        task = make_task()
+        store.publish("one", "pairwise", [task])
+        store.submit(answer(task, "eva", "1"))
+        with sqlite3.connect(store.path) as connection:
+            for statement in ("DELETE FROM judgements", "UPDATE judgements SET record = ''"):
+                with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                    connection.execute(statement)
+
+
+class TestSnapshots:
+    def test_are_named_by_what_they_hold_and_stay(self, store: AnnotationStore) -> None:
+        tasks = [make_task(f"t{n}") for n in range(2)]
+        store.publish("one", "pairwise", tasks)
+        store.submit(answer(tasks[0], "eva", "1"))
+        first = store.snapshot("one")
+        assert store.snapshot("one") == first
+        store.submit(answer(tasks[0], "eva", "2", p_a=0.0, supersedes="1"))
+        store.submit(answer(tasks[1], "eva", "3"))
+        second = store.snapshot("one")
+        assert second.hash != first.hash
+        assert [judgement.id for judgement in second.judgements] == ["2", "3"]
+        assert store.load_snapshot(first.hash) == first
+        with pytest.raises(UserError, match="no snapshot"):
+            store.load_snapshot("0" * 64)
+
+    def test_the_same_judgements_elsewhere_have_the_same_name(self, store: AnnotationStore, tmp_path: Path) -> None:
+        other = AnnotationStore(tmp_path / "other.sqlite")
+        tasks = [make_task(f"t{n}") for n in range(2)]
+        for place, order in ((store, (0, 1)), (other, (1, 0))):
+            place.publish("one", "pairwise", tasks)
+            for n in order:
+                place.submit(answer(tasks[n], "eva", f"j{n}"))
+        assert store.snapshot().hash == other.snapshot().hash
+
+
+class TestTheFile:
+    def test_survives_closing(self, store: AnnotationStore) -> None:
+        task = make_task()
+        store.publish("one", "pairwise", [task])
+        store.submit(answer(task, "eva", "1"))
+        store.close()
+        again = AnnotationStore(store.path, create=False)
+        assert again.judgements() == [answer(task, "eva", "1")]
+
+    def test_anything_else_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no annotation store"):
+            AnnotationStore(tmp_path / "none.sqlite", create=False)
+        with pytest.raises(UserError, match="folder does not exist"):
+            AnnotationStore(tmp_path / "no" / "labels.sqlite")
+        (tmp_path / "text").write_text("something else, and long enough to be no database\n" * 50, encoding="utf-8")
+        with pytest.raises(UserError, match="not an annotation store"):
+            AnnotationStore(tmp_path / "text")
+        with sqlite3.connect(tmp_path / "other.sqlite") as connection:
+            connection.execute("CREATE TABLE films (title TEXT)")
+        with pytest.raises(UserError, match="something else"):
+            AnnotationStore(tmp_path / "other.sqlite")
+        with sqlite3.connect(tmp_path / "new.sqlite") as connection:
+            connection.execute("PRAGMA user_version=99")
+        with pytest.raises(UserError, match="newer release"):
+            AnnotationStore(tmp_path / "new.sqlite")
+
+
+def label(path: Path, who: str, acknowledged: Any, seed: int) -> None:
+    """Answer whatever comes, some of it twice, and say what the store confirmed."""
+    store, rng = AnnotationStore(path), random.Random(seed)
+    n = 0
+    while (found := store.next_task(who)) is not None:
+        judgement = answer(found[0], who, f"{who}-{seed}-{n}")
+        n += 1
+        for _ in range(rng.choice((1, 1, 2))):
+            store.submit(judgement)
+        acknowledged.append(judgement.id)
+
+
+def test_many_at_once_never_exceed_the_overlap(store: AnnotationStore) -> None:
+    store.publish("one", "pairwise", [make_task(f"t{n}", overlap=2) for n in range(30)])
+    acknowledged: list[str] = []
+    threads = [threading.Thread(target=label, args=(store.path, f"p{k}", acknowledged, k)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = store.judgements()
+    assert sorted(judgement.id for judgement in found) == sorted(acknowledged)
+    assert len(found) == 60
+    per_task = {task.id: {j.annotator.id for j in found if j.task_id == task.id} for task in store.tasks()}
+    assert all(len(people) == 2 for people in per_task.values())
+
+
+def write_and_tell(path: Path, pipe: Any) -> None:
+    store = AnnotationStore(path)
+    for n in range(10_000):
+        task = store.tasks()[0]
+        supersedes = f"j{n - 1}" if n else None
+        store.submit(answer(task, "eva", f"j{n}", supersedes=supersedes))
+        os.write(pipe, f"j{n}\n".encode())
+
+
+def test_a_killed_process_loses_nothing_that_was_acknowledged(store: AnnotationStore) -> None:
+    store.publish("one", "pairwise", [make_task()])
+    store.close()
+    reader, writer = os.pipe()
+    process = multiprocessing.get_context("fork").Process(target=write_and_tell, args=(store.path, writer))
+    process.start()
+    time.sleep(1.0)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as lines:
+        acknowledged = lines.read().split()
+    assert len(acknowledged) > 5
+    kept = {judgement.id for judgement in AnnotationStore(store.path).judgements(superseded=True)}
+    assert set(acknowledged) <= kept
