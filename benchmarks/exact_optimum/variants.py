@@ -66,10 +66,10 @@ VARIANTS = (
     Variant("rloo + cispo", True, {"name": "rloo"}, stage("cispo", **SUM), IN_REWARD),
     Variant("rloo + reinforce", True, {"name": "rloo"}, stage("reinforce", **SUM), IN_REWARD),
     Variant(
-        "rloo + reinforce, full KL",
+        "gae + ppo, full KL",
         True,
-        {"name": "reinforce_pp", "baseline": True, **FREE},
-        stage("reinforce", **SUM),
+        {"name": "gae", "lam": 1.0, **FREE},
+        stage("ppo", critic_lr=1e-2, **SUM),
         {"estimator": "full", "placement": "both"},
     ),
     Variant("PPO as published: gae .95, whitened", False, {"name": "gae"}, stage("ppo", critic_lr=1e-2), IN_REWARD),
