@@ -1,5 +1,7 @@
 """An update is the same whether the loss is one op or several, and whichever kernel computes it."""
 
+import os
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +30,10 @@ class Unfused:
         return self.inner(*arguments)
 
 
-def update(objective: type, kernels: str, term: KLTerm | None, importance: bool) -> tuple[Any, Any, Any]:
+def update(
+    objective: type, kernels: str, term: KLTerm | None, importance: bool = False
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Metrics and gradients of one update."""
     manager = PluginManager()
     manager.load_entry_points()
     context = make_context(manager=manager)
@@ -46,7 +51,16 @@ def update(objective: type, kernels: str, term: KLTerm | None, importance: bool)
     assert loop.critic is not None
     policy, critic = Catcher(loop.policy.module), Catcher(loop.critic.module)
     stage._policy_optimizer, stage._critic_optimizer = policy, critic  # type: ignore[assignment]
-    return policy.gradients, stage.update(experience), policy
+    metrics = stage.update(experience)
+    return metrics, policy.gradients
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    (metrics, gradients), (expected_metrics, expected_gradients) = found, expected
+    assert metrics == pytest.approx(expected_metrics, rel=1e-4, abs=1e-6)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("importance", [False, True])
@@ -57,11 +71,19 @@ def test_every_path_gives_the_same_update(
     from alignkit_kernels import chunks
 
     monkeypatch.setitem(chunks.CHUNK_ELEMENTS, "cpu", 1000)  # a few tokens in a chunk
-    _, expected, reference = update(PPOObjective, "eager", term, importance)
-    assert any(float(x.abs().max()) > 1e-4 for x in reference.gradients.values())
+    expected = update(PPOObjective, "eager", term, importance)
+    assert any(float(x.abs().max()) > 1e-4 for x in expected[1].values())
     for objective, kernels in ((Unfused, "eager"), (PPOObjective, "chunked"), (Unfused, "chunked")):
-        _, metrics, found = update(objective, kernels, term, importance)
-        assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
-        assert found.gradients.keys() == reference.gradients.keys()
-        for name, gradient in reference.gradients.items():
-            torch.testing.assert_close(found.gradients[name], gradient, rtol=1e-4, atol=1e-6)
+        assert_same(update(objective, kernels, term, importance), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_ops_give_the_same_update() -> None:
+    assert_same(update(PPOObjective, "compiled", TERMS[1]), update(PPOObjective, "eager", TERMS[1]))
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="started by tests/kernels/test_interpreter.py")
+@pytest.mark.parametrize("term", [TERMS[1], TERMS[3]], ids=str)
+def test_triton_ops_give_the_same_update(term: KLTerm) -> None:
+    assert_same(update(PPOObjective, "triton", term), update(PPOObjective, "eager", term))
