@@ -35,13 +35,17 @@ def _cells(row: Row) -> list[str]:
         return [name, "failed"]
     return [
         name,
-        f"{row.p50_ms:.4g}",
-        f"{row.p20_ms:.3g}-{row.p80_ms:.3g}",
+        _number(row.p50_ms),
+        f"{_number(row.p20_ms)}-{_number(row.p80_ms)}",
         "" if row.speedup is None else f"{row.speedup:.2f}",
         "" if row.floor_ms is None else f"{row.floor_ms / row.p50_ms:.0%}",
         f"{row.peak_bytes / MIB:,.1f}",
         f"{row.error:.1e}",
     ]
+
+
+def _number(milliseconds: float) -> str:
+    return f"{milliseconds:,.0f}" if milliseconds >= 1000 else f"{milliseconds:.3g}"
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
