@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alignkit.batches import Head
 from alignkit.manager import PluginManager
-from alignkit.ops import EAGER, OPS, build_kernel
+from alignkit.ops import EAGER, OPS, usable_kernels
 
 Functions = dict[str, Callable[..., Any]]
 CLIP = 0.2
@@ -62,14 +62,9 @@ def _own(device: torch.device, missing: dict[str, str]) -> dict[str, dict[str, A
     manager = PluginManager()
     manager.load_entry_points()
     found: dict[str, dict[str, Any]] = {EAGER: dict(OPS)}
-    for registered in manager.all("kernel"):
-        name = registered.component.name
-        kernel = build_kernel(manager, name)
-        problem = kernel.unavailable(device)
-        if problem is None:
-            found[name] = {**OPS, **kernel.implementations()}
-        else:
-            missing[name] = problem
+    usable, missed = usable_kernels(manager, device)
+    found |= {name: {**OPS, **kernel.implementations()} for name, _, kernel in usable}
+    missing |= missed
     return found
 
 

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from alignkit.ops.fused_linear_policy_loss import FIGURES
-from alignkit_kernels.rows import Reference, Rows, Scaling, Slopes, Statistics
+from alignkit_kernels.rows import Reference, Rows, Scaling, Slopes, Statistics, Want
 from alignkit_kernels.terms import Objective, token_terms
 
 # Elements of one chunk's logits. On a GPU few large chunks: each adds a pass over the projection's gradient. On a CPU
 # small ones, which stay in the caches.
 CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**29}
+HIDDEN_PER_TOKEN = 8
 
 
 class Projection(NamedTuple):
@@ -50,16 +51,18 @@ class Wanted(NamedTuple):
     bias: bool
 
 
-def chunk_tokens(vocabulary: int, device: torch.device) -> int:
-    """Tokens of a chunk."""
-    return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // vocabulary)
+def chunk_tokens(weight_VH: Tensor) -> int:
+    """Tokens of a chunk: more with a larger hidden size, because each chunk reads and writes the projection's gradient."""
+    vocabulary, hidden = weight_VH.shape
+    elements = CHUNK_ELEMENTS.get(weight_VH.device.type, CHUNK_ELEMENTS["cuda"])
+    return max(1, elements // vocabulary, hidden // HIDDEN_PER_TOKEN)
 
 
-def chunks(tokens: int, vocabulary: int, device: torch.device) -> Iterator[slice]:
+def chunks(tokens: int, weight_VH: Tensor) -> Iterator[slice]:
     """Slices of about equal length, each at most `chunk_tokens`."""
     if tokens == 0:
         return
-    count = -(-tokens // chunk_tokens(vocabulary, device))
+    count = -(-tokens // chunk_tokens(weight_VH))
     size = -(-tokens // count)
     yield from (slice(start, min(tokens, start + size)) for start in range(0, tokens, size))
 
@@ -67,11 +70,9 @@ def chunks(tokens: int, vocabulary: int, device: torch.device) -> Iterator[slice
 class Buffer:
     """Logits of one chunk after another in the same memory. A product with `out=` is one that autocast leaves alone."""
 
-    def __init__(self, projection: Projection, tokens: int) -> None:
-        weight_VH = projection.weight_VH
+    def __init__(self, projection: Projection, rows: int) -> None:
         self.projection = projection
-        rows = min(tokens, chunk_tokens(len(weight_VH), weight_VH.device))
-        self._memory = weight_VH.new_empty(rows, len(weight_VH))
+        self._memory = projection.weight_VH.new_empty(rows, len(projection.weight_VH))
 
     def logits(self, h_CH: Tensor) -> Tensor:
         """h W^T + b, [C, V]."""
@@ -90,7 +91,8 @@ class Accumulator:
         wide = torch.float64 if weight_VH.dtype == torch.float64 else torch.float32
         self.weight_VH = weight_VH
         self.h_NH = torch.empty_like(h_NH) if wanted.h else None
-        self.total_VH = torch.zeros_like(weight_VH, dtype=wide) if wanted.weight else None
+        self.total_VH = torch.empty_like(weight_VH, dtype=wide) if wanted.weight else None
+        self._empty = True
         self.bias_V = weight_VH.new_zeros(len(weight_VH), dtype=wide) if wanted.bias else None
 
     def add(self, part: slice, d_CV: Tensor, h_CH: Tensor) -> None:
@@ -98,35 +100,43 @@ class Accumulator:
         if self.h_NH is not None:
             torch.mm(d_CV, self.weight_VH, out=self.h_NH[part])
         if self.total_VH is not None:
-            add_product_(self.total_VH, d_CV.T, h_CH)
+            add_product_(self.total_VH, d_CV.T, h_CH, beta=0.0 if self._empty else 1.0)
+        self._empty = False
         if self.bias_V is not None:
             self.bias_V += d_CV.sum(0, dtype=self.bias_V.dtype)
 
     @property
     def gradients(self) -> Gradients:
         """What has been added up."""
+        if self._empty and self.total_VH is not None:
+            self.total_VH.zero_()
         return Gradients(self.h_NH, self.total_VH, self.bias_V)
 
 
-def add_product_(total_VH: Tensor, d_VC: Tensor, h_CH: Tensor) -> None:
-    """total += d h, rounded to 16 bits nowhere on a GPU; a CPU has no such product and rounds each chunk's."""
+def add_product_(total_VH: Tensor, d_VC: Tensor, h_CH: Tensor, beta: float) -> None:
+    """total <- beta total + d h (beta 0: whatever total holds), rounded to 16 bits nowhere on a GPU.
+
+    A CPU has no such product for 16 bits and rounds each chunk's.
+    """
     if total_VH.dtype == d_VC.dtype:
-        total_VH.addmm_(d_VC, h_CH)
+        total_VH.addmm_(d_VC, h_CH, beta=beta)
     elif total_VH.is_cuda:
-        torch.addmm(total_VH, d_VC, h_CH, out_dtype=total_VH.dtype, out=total_VH)
-    else:
+        torch.addmm(total_VH, d_VC, h_CH, out_dtype=total_VH.dtype, beta=beta, out=total_VH)
+    elif beta:
         total_VH += d_VC @ h_CH
+    else:
+        total_VH.copy_(d_VC @ h_CH)
 
 
 def logprob_forward(
     rows: Rows, h_NH: Tensor, projection: Projection, targets_N: Tensor, with_entropy: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-prob and entropy, [N], and what the backward pass needs of the rows, [N, K]."""
-    buffer = Buffer(projection, len(h_NH))
+    buffer = Buffer(projection, min(len(h_NH), chunk_tokens(projection.weight_VH)))
     parts = []
-    for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+    for part in chunks(len(h_NH), projection.weight_VH):
         z_CV = buffer.logits(h_NH[part])
-        found = rows.statistics(z_CV, targets_N[part], projection.scaling, logp_only=not with_entropy)
+        found = rows.statistics(z_CV, targets_N[part], projection.scaling, want=Want.ALL if with_entropy else Want.LOGP)
         parts.append((found.logp_C, found.entropy_C, found.saved_CK))
     return _joined(parts, h_NH)
 
@@ -143,9 +153,9 @@ def logprob_backward(
 ) -> Gradients:
     """Gradients of sum_n (a_n logp_n + c_n H_n) for slopes a and c."""
     slopes, scale = _normalised(slopes)
-    buffer = Buffer(projection, len(h_NH))
+    buffer = Buffer(projection, min(len(h_NH), chunk_tokens(projection.weight_VH)))
     accumulator = Accumulator(h_NH, projection, wanted)
-    for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+    for part in chunks(len(h_NH), projection.weight_VH):
         z_CV = buffer.logits(h_NH[part])
         known = Statistics(entropy_N[part], entropy_N[part], entropy_N[part], saved_NK[part])
         entropy_slope_N = slopes.entropy_C
@@ -159,10 +169,11 @@ def kl_forward(
     rows: Rows, h_NH: Tensor, projection: Projection, ref_h_NG: Tensor, reference: Projection
 ) -> tuple[Tensor, Tensor]:
     """Full-distribution KL, [N], and what the backward pass needs, [N, K]."""
-    buffer, ref_buffer = Buffer(projection, len(h_NH)), Buffer(reference, len(h_NH))
+    rows_at_once = min(len(h_NH), chunk_tokens(projection.weight_VH))
+    buffer, ref_buffer = Buffer(projection, rows_at_once), Buffer(reference, rows_at_once)
     targets_N = torch.zeros(len(h_NH), dtype=torch.long, device=h_NH.device)
     parts = []
-    for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+    for part in chunks(len(h_NH), projection.weight_VH):
         other = Reference(ref_buffer.logits(ref_h_NG[part]), reference.scaling)
         found = rows.statistics(buffer.logits(h_NH[part]), targets_N[part], projection.scaling, other)
         parts.append((found.kl_C, found.kl_C, found.saved_CK))
@@ -183,11 +194,12 @@ def kl_backward(
 ) -> Gradients:
     """Gradients of sum_n b_n KL_n; none flows into the reference."""
     (slope_N, _, _), scale = _normalised(Slopes(slope_N))
-    buffer, ref_buffer = Buffer(projection, len(h_NH)), Buffer(reference, len(h_NH))
+    rows_at_once = min(len(h_NH), chunk_tokens(projection.weight_VH))
+    buffer, ref_buffer = Buffer(projection, rows_at_once), Buffer(reference, rows_at_once)
     accumulator = Accumulator(h_NH, projection, wanted)
     targets_N = torch.zeros(len(h_NH), dtype=torch.long, device=h_NH.device)
     zero_N = torch.zeros_like(kl_N)
-    for part in chunks(len(h_NH), len(projection.weight_VH), h_NH.device):
+    for part in chunks(len(h_NH), projection.weight_VH):
         z_CV = buffer.logits(h_NH[part])
         other = Reference(ref_buffer.logits(ref_h_NG[part]), reference.scaling)
         known = Statistics(zero_N[part], zero_N[part], kl_N[part], saved_NK[part])
@@ -261,16 +273,20 @@ def _all_policy_loss(
     scale = tokens.weights_N.max() if count else tokens.weights_N.new_zeros(())
     tokens = tokens._replace(weights_N=tokens.weights_N / scale)
     loss = torch.zeros_like(scale)
-    buffer = Buffer(projection, count)
-    ref_buffer = None if reference is None else Buffer(reference, count)
-    for part in chunks(count, len(projection.weight_VH), h_NH.device):
+    want = Want.ALL if tokens.old_logp_N is not None or objective.entropy_coef else Want.NO_ENTROPY
+    rows_at_once = min(count, chunk_tokens(projection.weight_VH))
+    buffer = Buffer(projection, rows_at_once)
+    ref_buffer = None if reference is None else Buffer(reference, rows_at_once)
+    for part in chunks(count, projection.weight_VH):
         z_CV, mine, other = buffer.logits(h_NH[part]), tokens.select(part), None
         if reference is not None and ref_buffer is not None and mine.ref_h_NG is not None:
             other = Reference(ref_buffer.logits(mine.ref_h_NG), reference.scaling)
-        found = rows.statistics(z_CV, mine.targets_N, projection.scaling, other)
+        found = rows.statistics(z_CV, mine.targets_N, projection.scaling, other, want)
         terms = token_terms(found.logp_C, mine.advantages_N, mine.old_logp_N, mine.ref_logp_N, objective)
         kl_C = found.kl_C if terms.kl_C is None else terms.kl_C
-        loss_C = terms.policy_C - objective.entropy_coef * found.entropy_C + objective.kl_coef * kl_C
+        loss_C = terms.policy_C + objective.kl_coef * kl_C
+        if objective.entropy_coef:
+            loss_C -= objective.entropy_coef * found.entropy_C
         loss += (loss_C * mine.weights_N).sum()
         figures = found.logp_C, found.entropy_C, terms.policy_C, kl_C, *terms.diagnostics.values()
         torch.stack(figures, out=figures_FN[:, part])
@@ -298,7 +314,9 @@ def scaled(gradients: Gradients, scale: Tensor, projection: Projection, dtype: t
 def times(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """x * scale in `dtype`, in slices: a float32 product as large as a projection would be the peak of memory."""
     result = torch.empty_like(x, dtype=dtype)
-    for source, target in zip(torch.split(x, 4096), torch.split(result, 4096), strict=True):
+    if dtype == x.dtype == scale.dtype:
+        return torch.mul(x, scale, out=result)
+    for source, target in zip(torch.split(x, 512), torch.split(result, 512), strict=True):
         target.copy_(source * scale)
     return result
 

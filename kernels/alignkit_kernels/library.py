@@ -32,7 +32,7 @@ def _wanted(flags: int) -> Wanted:
     return Wanted(bool(flags & 1), bool(flags & 2), bool(flags & 4))
 
 
-def _flags(*needed: bool) -> int:
+def flags(*needed: bool) -> int:
     return sum(1 << n for n, need in enumerate(needed) if need)
 
 
@@ -110,7 +110,7 @@ def _grad_logprob(ctx: Any, logp_slope_N: Tensor | None, entropy_slope_N: Tensor
         return nothing
     if logp_slope_N is None:
         logp_slope_N = torch.zeros_like(entropy_N)
-    wanted = _flags(*ctx.needs_input_grad[1:4])
+    wanted = flags(*ctx.needs_input_grad[1:4])
     # Gradients of sums have stride 0.
     grad_h, grad_weight, grad_bias = linear_logprob_backward(
         ctx.rows, h_NH, weight_VH, bias_V, targets_N, *ctx.constants,
@@ -195,11 +195,14 @@ def _save_kl(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> N
     ctx.rows, *tensors = inputs[:7]
     ctx.constants = inputs[7:]
     ctx.save_for_backward(*tensors, *output)
+    ctx.set_materialize_grads(False)
 
 
-def _grad_kl(ctx: Any, slope_N: Tensor, _: Any) -> tuple[Any, ...]:
+def _grad_kl(ctx: Any, slope_N: Tensor | None, _: Any) -> tuple[Any, ...]:
+    if slope_N is None:
+        return (None,) * 12
     *tensors, kl_N, saved_NK = ctx.saved_tensors
-    wanted = _flags(*ctx.needs_input_grad[1:4])
+    wanted = flags(*ctx.needs_input_grad[1:4])
     grad_h, grad_weight, grad_bias = linear_kl_backward(
         ctx.rows, *tensors, *ctx.constants, slope_N.contiguous(), kl_N, saved_NK, wanted
     )
@@ -310,9 +313,13 @@ def _save_loss(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
     ctx.wanted, ctx.inputs = inputs[-1], len(inputs)
     ctx.dtypes = weight_VH.dtype, weight_VH.dtype if bias_V is None else bias_V.dtype
     ctx.save_for_backward(*output[2:])
+    # or autograd would make zeros in the shape of each output that is not used, the projection's gradient among them
+    ctx.set_materialize_grads(False)
 
 
-def _grad_loss(ctx: Any, slope: Tensor, *_: Any) -> tuple[Any, ...]:
+def _grad_loss(ctx: Any, slope: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if slope is None:
+        return (None,) * int(ctx.inputs)
     *gradients, scale = ctx.saved_tensors
     w = _wanted(ctx.wanted)
     grad_h, grad_weight, grad_bias = scaled_gradients(*gradients, scale * slope, *ctx.dtypes)

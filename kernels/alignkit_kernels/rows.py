@@ -9,6 +9,7 @@ and p = exp l, and likewise l_q of a reference:
 for a = dL/dlogp, c = dL/dH and b = dL/dKL of the row. Suffixes: C rows of a chunk, V vocabulary.
 """
 
+from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -55,6 +56,14 @@ class Reference(NamedTuple):
     scaling: Scaling
 
 
+class Want(Enum):
+    """What the caller will read: everything, all but the entropy, or the log-prob, with no gradient to follow."""
+
+    ALL = auto()
+    NO_ENTROPY = auto()
+    LOGP = auto()
+
+
 class Rows(Protocol):
     """An implementation of both functions."""
 
@@ -64,11 +73,11 @@ class Rows(Protocol):
         targets_C: Tensor,
         scaling: Scaling,
         reference: Reference | None = None,
-        logp_only: bool = False,
+        want: Want = Want.ALL,
     ) -> Statistics:
         """Reads the logits; what it leaves in their place, only `gradient_` with its `scratch` can read.
 
-        `kl_C` is zero without a reference. With `logp_only` the entropy may be zero, and no gradient follows.
+        `kl_C` is zero without a reference, `entropy_C` where it is not wanted.
         """
         ...
 
@@ -103,10 +112,10 @@ class TorchRows:
         targets_C: Tensor,
         scaling: Scaling,
         reference: Reference | None = None,
-        logp_only: bool = False,
+        want: Want = Want.ALL,
     ) -> Statistics:
         """See the module's text; leaves p in place of the logits."""
-        if logp_only:
+        if want is Want.LOGP:
             _to_x_(x_CV := upcast(z_CV), scaling)
             logp_C = -F.cross_entropy(x_CV, targets_C, reduction="none")
             zero_C = torch.zeros_like(logp_C)
@@ -116,7 +125,8 @@ class TorchRows:
         logp_C = l_CV.gather(-1, targets_C[:, None])[:, 0]
         ref_l_CV = softmax.ref_l_CV
         kl_C = torch.zeros_like(logp_C) if ref_l_CV is None else ((l_CV - ref_l_CV).mul_(p_CV)).sum(-1)
-        return Statistics(logp_C, -(p_CV * l_CV).sum(-1), kl_C, logp_C.new_empty(len(logp_C), 0), softmax)
+        entropy_C = -(p_CV * l_CV).sum(-1) if want is Want.ALL else torch.zeros_like(logp_C)
+        return Statistics(logp_C, entropy_C, kl_C, logp_C.new_empty(len(logp_C), 0), softmax)
 
     def gradient_(
         self,

@@ -1,6 +1,7 @@
 """The kernel component `triton`."""
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from alignkit_kernels.vocabulary import VocabularyOps
+
+OLDEST_NVIDIA = 8
 
 
 class TritonKernel:
@@ -21,6 +24,14 @@ class TritonKernel:
         interpreted = os.environ.get("TRITON_INTERPRET") == "1"
         if device.type != "cuda" and not (device.type == "cpu" and interpreted):
             return f"it needs a GPU that Triton compiles for, and the device is {device.type}"
+        if device.type == "cuda" and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+            return "Triton needs a C compiler, such as gcc, and there is none"
+        if device.type == "cuda" and torch.cuda.is_available() and torch.version.hip is None:
+            major, minor = torch.cuda.get_device_capability(device)
+            if major < OLDEST_NVIDIA:
+                return (
+                    f"it is for NVIDIA GPUs from compute capability {OLDEST_NVIDIA}.0 on, and this is {major}.{minor}"
+                )
         return None
 
     def preference(self, device: torch.device) -> int:
@@ -58,9 +69,9 @@ def policy_loss(
     """See `alignkit.ops.policy_loss`; the gradient flows into `logp_N` only."""
     from alignkit_kernels import triton_ops
 
-    loss_N, ratio_N, clipped_N, kl_N, _ = triton_ops.policy_loss(
-        logp_N, old_logp_N, advantages_N, clip_low, clip_high, dual_clip
-    )
+    shape, tensors = _flat(logp_N, old_logp_N, advantages_N)
+    found = triton_ops.policy_loss(*tensors, clip_low, clip_high, dual_clip)
+    loss_N, ratio_N, clipped_N, kl_N, _ = (x.view(shape) for x in found)
     return loss_N, {"ratio": ratio_N.detach(), "clipped": clipped_N.detach(), "approx_kl": kl_N.detach()}
 
 
@@ -68,7 +79,8 @@ def value_loss(values_N: Tensor, old_values_N: Tensor, returns_N: Tensor, clip: 
     """See `alignkit.ops.value_loss`; the gradient flows into `values_N` only."""
     from alignkit_kernels import triton_ops
 
-    loss_N: Tensor = triton_ops.value_loss(values_N, old_values_N, returns_N, clip)[0]
+    shape, tensors = _flat(values_N, old_values_N, returns_N)
+    loss_N: Tensor = triton_ops.value_loss(*tensors, clip)[0].view(shape)
     return loss_N
 
 
@@ -76,8 +88,15 @@ def pairwise_loss(chosen_P: Tensor, rejected_P: Tensor, p_P: Tensor, margin_P: T
     """See `alignkit.ops.pairwise_loss`; the gradient flows into both scores."""
     from alignkit_kernels import triton_ops
 
-    loss_P: Tensor = triton_ops.pairwise_loss(chosen_P, rejected_P, p_P, margin_P, weight_P)[0]
+    shape, tensors = _flat(chosen_P, rejected_P, p_P, margin_P, weight_P)
+    loss_P: Tensor = triton_ops.pairwise_loss(*tensors)[0].view(shape)
     return loss_P
+
+
+def _flat(*tensors: Tensor) -> tuple[torch.Size, list[Tensor]]:
+    """One shape, and each tensor in it as one row: the programs read them side by side."""
+    same: tuple[Tensor, ...] = torch.broadcast_tensors(*tensors)  # type: ignore[no-untyped-call]
+    return same[0].shape, [x.reshape(-1) for x in same]
 
 
 def gae(rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:

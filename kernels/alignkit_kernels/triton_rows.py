@@ -4,7 +4,7 @@ import torch
 import triton
 from torch import Tensor
 
-from alignkit_kernels.rows import Reference, Scaling, Slopes, Statistics
+from alignkit_kernels.rows import Reference, Scaling, Slopes, Statistics, Want
 from alignkit_kernels.triton_kernels.vocabulary import row_gradient, row_statistics
 
 STATISTICS_BLOCK, GRADIENT_BLOCK = 4096, 2048
@@ -19,9 +19,9 @@ class TritonRows:
         targets_C: Tensor,
         scaling: Scaling,
         reference: Reference | None = None,
-        logp_only: bool = False,
+        want: Want = Want.ALL,
     ) -> Statistics:
-        """See `alignkit_kernels.rows`; leaves the logits as they are, and gives the entropy in any case."""
+        """See `alignkit_kernels.rows`; leaves the logits as they are."""
         rows, vocabulary = z_CV.shape
         _check(z_CV)
         logp_C, entropy_C = (z_CV.new_empty(rows, dtype=torch.float32) for _ in range(2))
@@ -34,7 +34,7 @@ class TritonRows:
             z_CV.stride(0),
             ref_CV,
             ref_CV.stride(0),
-            targets_C,
+            targets_C.contiguous(),
             logp_C,
             entropy_C,
             kl_C,
@@ -48,7 +48,7 @@ class TritonRows:
             BLOCK=block,
             num_warps=warps(block),
         )
-        return Statistics(logp_C, entropy_C, kl_C, saved_CK)
+        return Statistics(logp_C, entropy_C if want is Want.ALL else torch.zeros_like(entropy_C), kl_C, saved_CK)
 
     def gradient_(
         self,
@@ -84,7 +84,7 @@ class TritonRows:
             ref_CV.stride(0),
             out_CV,
             out_CV.stride(0),
-            targets_C,
+            targets_C.contiguous(),
             slopes.logp_C.contiguous(),
             zero_C if slopes.entropy_C is None else slopes.entropy_C.contiguous(),
             zero_C if slopes.kl_C is None else slopes.kl_C.contiguous(),

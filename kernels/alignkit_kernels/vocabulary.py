@@ -13,7 +13,9 @@ from alignkit.ops import linear_kl as eager_linear_kl
 from alignkit.ops import linear_logprob as eager_linear_logprob
 from alignkit.ops.fused_linear_policy_loss import FIGURES
 from alignkit_kernels import library
-from alignkit_kernels.chunks import chunk_tokens
+
+# Logits of a chunk where ids were left out: the eager op holds several copies of them.
+KEPT_ELEMENTS = 2**22
 
 
 class VocabularyOps:
@@ -106,7 +108,7 @@ class VocabularyOps:
             ref_h_NG, None if full is None else ref_head.weight_VH, None if full is None else ref_head.bias_V,
             temperature, scale, softcap, ref_head.scale, ref_head.softcap, clip_low, clip_high, dual_clip, entropy_coef,
             0.0 if kl is None else kl.coef, None if kl is None else kl.estimator,
-            "estimator" if kl is None else kl.gradient, sum(1 << n for n, need in enumerate(needed) if need),
+            "estimator" if kl is None else kl.gradient, library.flags(*needed),
         )  # fmt: skip
         return loss, dict(zip(FIGURES, figures_FN.detach().unbind(), strict=True))
 
@@ -115,9 +117,10 @@ def among_kept(
     h_NH: Tensor, head: Head, targets_N: Tensor, temperature: float, with_entropy: bool, kept_NK: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The eager op on a chunk of tokens at a time; each chunk's logits are computed again in the backward pass."""
-    size = chunk_tokens(len(head.weight_VH), h_NH.device)
+    size = max(1, KEPT_ELEMENTS // len(head.weight_VH))
+    options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     parts = [
-        checkpoint(eager_linear_logprob, h, head, y, temperature, with_entropy, k, use_reentrant=False)
+        checkpoint(eager_linear_logprob, h, head, y, temperature, with_entropy, k, **options)
         for h, y, k in zip(*(torch.split(x, size) for x in (h_NH, targets_N, kept_NK)), strict=True)
     ]
     return torch.cat([logp for logp, _ in parts]), torch.cat([entropy for _, entropy in parts])

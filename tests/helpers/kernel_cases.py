@@ -128,6 +128,10 @@ def run_policy_loss(term: KLTerm | None, entropy_coef: float, on_policy: bool = 
             clip_high=0.3, dual_clip=None if on_policy else 2.0, entropy_coef=entropy_coef, kl=term,
             ref_logp_N=inputs.ref, reference=(inputs.ref_h, inputs.ref_head),
         )  # fmt: skip
+        terms = (
+            figures["policy_loss"] - entropy_coef * figures["entropy"] + (term.coef if term else 0.0) * figures["kl"]
+        )
+        torch.testing.assert_close(loss.detach(), (terms * inputs.weights).sum(), rtol=1e-4, atol=1e-5)
         (loss * 3).backward()
         return {"loss": loss.detach(), **figures, **inputs.gradients()}
 

@@ -64,6 +64,29 @@ def test_error_is_relative_to_each_result() -> None:
     assert error([gold[0], torch.tensor([0.0])], gold) == pytest.approx(1.0)
 
 
+def test_no_number_and_no_shape_pass_for_right() -> None:
+    gold = [torch.ones(5)]
+    assert error([torch.full((5,), float("nan"))], gold) == float("inf")
+    assert error([torch.tensor([1.0, 1.0, float("inf"), 1.0, 1.0])], gold) == float("inf")
+    with pytest.raises(ValueError, match=r"the shape \(5, 1\) and should have \(5,\)"):
+        error([torch.ones(5, 1)], gold)
+
+
+def test_where_each_token_has_its_own_results_some_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignkit_kernels.bench.cases.CHECKED_TOKENS", 10)
+    problem = make_problem("token_logprob", Setting(SMALL, torch.float32, CPU))
+    assert [len(x) for x in problem.truth(SMALL.vocabulary)] == [10, 10, 10]
+    rows = list(measure("token_logprob", Setting(SMALL, torch.float32, CPU), Ceilings(1e9, 1e9), {"eager": OPS}, 0.01))
+    assert rows[0].error is not None
+    assert rows[0].error < 1e-5
+
+
+def test_the_same_inputs_for_a_seed() -> None:
+    for op in OPS:
+        first, second = (make_problem(op, Setting(SMALL, torch.float32, CPU, seed=3)).inputs for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True) if isinstance(a, torch.Tensor))
+
+
 def test_peak_memory_counts_what_is_alive_at_once() -> None:
     def work() -> torch.Tensor:
         a = torch.zeros(1000)  # 4 kB
@@ -140,6 +163,8 @@ class TestShapes:
         (("--impl", "triton"), "kernel 'triton' cannot run here"),
         (("--impl", "tritn"), "no kernel 'tritn'"),
         (("--json", "/nowhere/at/all.json"), "this folder does not exist"),
+        (("--plot", "picture.foo"), "no plot can be written as '.foo'"),
+        (("--device", "meta"), "no benchmark for meta devices"),
     ],
 )
 def test_bad_arguments(arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch) -> None:

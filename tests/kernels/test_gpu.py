@@ -40,11 +40,17 @@ def test_a_real_vocabulary(run: str, dtype: torch.dtype) -> None:
 
 def test_more_elements_than_32_bits_count() -> None:
     """20,000 rows of 128,256: offsets beyond 2**31."""
-    logits = torch.randn(20_000, 128_256, device="cuda", dtype=torch.bfloat16)
+    logits = torch.randn(20_000, 128_256, device="cuda", dtype=torch.bfloat16).requires_grad_()
     y = torch.randint(0, 128_256, (20_000,), device="cuda")
     logp, entropy, lse = TRITON["token_logprob"](logits, y)
-    for found, eager in zip((logp, entropy, lse), OPS["token_logprob"](logits[-16:], y[-16:]), strict=True):
-        torch.testing.assert_close(found[-16:], eager, rtol=1e-4, atol=1e-4)
+    last = logits.detach()[-16:].requires_grad_()
+    eager = OPS["token_logprob"](last, y[-16:])
+    for found, gold in zip((logp, entropy, lse), eager, strict=True):
+        torch.testing.assert_close(found[-16:], gold, rtol=1e-4, atol=1e-4)
+    (logp + entropy).sum().backward()
+    (eager[0] + eager[1]).sum().backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad[-16:], last.grad, rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [1, 17, 1024, 5000])

@@ -10,6 +10,7 @@ from torch import Tensor
 from alignkit.batches import Head
 from alignkit.ops import OPS
 from alignkit_kernels import chunks
+from alignkit_kernels.bench.measure import peak_bytes
 from alignkit_kernels.vocabulary import VocabularyOps
 from helpers.kernel_cases import CASES, RUNS, Case, Inputs, check
 
@@ -93,3 +94,26 @@ def test_small_weights_do_not_underflow_in_float16() -> None:
     chunked, eager = (gradient(ops["fused_linear_policy_loss"], torch.float16) - gold for ops in (CHUNKED, OPS))
     assert chunked.norm() < 0.01 * gold.norm()
     assert eager.norm() > 0.1 * gold.norm()
+
+
+def test_a_few_tokens_of_a_large_head_take_its_gradient_twice_at_most() -> None:
+    """Once as it adds up and once as it is given away: nothing else may be as large as the projection."""
+    head = Head(torch.randn(4000, 512, requires_grad=True))
+    h, ones = torch.randn(8, 512, requires_grad=True), torch.ones(8)
+
+    def step() -> list[Tensor]:
+        loss, _ = CHUNKED["fused_linear_policy_loss"](h, head, torch.arange(8), ones, ones / 8)
+        return list(torch.autograd.grad(loss, [h, head.weight_VH]))
+
+    assert peak_bytes(step, torch.device("cpu")) < 2.2 * 4 * 4000 * 512
+
+
+def test_a_bonus_of_zero_does_not_meet_an_entropy_that_is_no_number() -> None:
+    bias = torch.zeros(11)
+    bias[3] = -float("inf")
+    h, ones = torch.randn(4, 8), torch.ones(4)
+    for ops in (OPS, CHUNKED):
+        loss, _ = ops["fused_linear_policy_loss"](
+            h, Head(torch.randn(11, 8), bias), torch.tensor([0, 1, 2, 4]), ones, ones
+        )
+        assert torch.isfinite(loss)

@@ -1,6 +1,6 @@
 """The hot path: each op's signature with its eager reference, and the dispatch that picks an implementation."""
 
-from alignkit.ops.dispatch import EAGER, OPS, Ops, build_kernel, choose_ops
+from alignkit.ops.dispatch import EAGER, OPS, Ops, build_kernel, choose_ops, usable_kernels
 from alignkit.ops.fused_linear_policy_loss import fused_linear_policy_loss
 from alignkit.ops.gae import gae
 from alignkit.ops.linear_kl import linear_kl
@@ -23,5 +23,6 @@ __all__ = [
     "pairwise_loss",
     "policy_loss",
     "token_logprob",
+    "usable_kernels",
     "value_loss",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import UserError
@@ -53,7 +54,7 @@ def choose_ops(manager: "PluginManager", name: str, device: "torch.device") -> O
     """Resolve `kernels:` of a recipe. Raises UserError for a choice that cannot run.
 
     `auto` takes the available kernel that recommends itself most for the device (`Kernel.preference`), or the eager
-    references. Ops that a kernel does not offer are eager.
+    references. Ops that a kernel does not offer are eager, the fused one then made of the kernel's own parts.
     """
     if name == EAGER:
         return Ops(**OPS, choice=dict.fromkeys(OPS, EAGER), reason="asked for")
@@ -73,25 +74,39 @@ def build_kernel(manager: "PluginManager", name: str) -> "Kernel":
     return kernel
 
 
-def _best_ops(manager: "PluginManager", device: "torch.device") -> Ops:
-    """What `auto` means on `device`; the reason names the kernels that would be preferred and cannot run."""
-    best: tuple[int, str, Kernel] | None = None
-    missed = []
+def usable_kernels(
+    manager: "PluginManager", device: "torch.device"
+) -> tuple[list[tuple[str, int, "Kernel"]], dict[str, str]]:
+    """Name, preference and object of every kernel that can run on `device`; and name -> why another one cannot.
+
+    A broken kernel is one that cannot run: nobody named it.
+    """
+    usable: list[tuple[str, int, Kernel]] = []
+    missed: dict[str, str] = {}
     for registered in manager.all("kernel"):
         name = registered.component.name
-        kernel = build_kernel(manager, name)
-        preference = kernel.preference(device)
-        if preference <= 0:
-            continue
-        problem = kernel.unavailable(device)
-        if problem is not None:
-            missed.append(f"not {name}: {problem}")
-        elif best is None or preference > best[0]:
-            best = preference, name, kernel
-    reason = "; ".join([f"auto on {device.type}", *missed])
-    if best is None:
+        try:
+            kernel: Kernel = registered.component.build(registered.component.config(), None)
+            problem, preference = kernel.unavailable(device), kernel.preference(device)
+        except Exception as error:
+            problem, preference = f"{type(error).__name__}: {error}", 0
+        if problem is None and name in {other for other, _, _ in usable}:
+            problem = f"another plugin than {registered.distribution} has a kernel of this name too"
+        if problem is None:
+            usable.append((name, preference, kernel))
+        else:
+            missed[name] = problem
+    return usable, missed
+
+
+def _best_ops(manager: "PluginManager", device: "torch.device") -> Ops:
+    """What `auto` means on `device`; the reason names what cannot run."""
+    usable, missed = usable_kernels(manager, device)
+    reason = "; ".join([f"auto on {device.type}", *(f"not {name}: {problem}" for name, problem in missed.items())])
+    best = max(usable, key=lambda found: found[1], default=None)
+    if best is None or best[1] <= 0:
         return Ops(**OPS, choice=dict.fromkeys(OPS, EAGER), reason=reason)
-    return _ops_of(best[1], best[2], reason)
+    return _ops_of(best[0], best[2], reason)
 
 
 def _ops_of(name: str, kernel: "Kernel", reason: str) -> Ops:
@@ -100,4 +115,12 @@ def _ops_of(name: str, kernel: "Kernel", reason: str) -> Ops:
     if unknown:
         raise UserError(f"kernel {name!r} offers unknown ops {unknown}", where="kernels")
     choice = {op: name if op in own else EAGER for op in OPS}
-    return Ops(**{**OPS, **own}, choice=choice, reason=reason)
+    ops = {**OPS, **own}
+    if "fused_linear_policy_loss" not in own:  # then it is made of the kernel's parts
+        ops["fused_linear_policy_loss"] = partial(
+            fused_linear_policy_loss,
+            linear_logprob=ops["linear_logprob"],
+            linear_kl=ops["linear_kl"],
+            policy_loss=ops["policy_loss"],
+        )
+    return Ops(**ops, choice=choice, reason=reason)

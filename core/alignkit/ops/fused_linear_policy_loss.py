@@ -1,5 +1,7 @@
 """The policy's whole loss from hidden states and the vocabulary projection, in one op."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,9 @@ def fused_linear_policy_loss(
     kl: KLTerm | None = None,
     ref_logp_N: Tensor | None = None,
     reference: tuple[Tensor, Head] | None = None,
+    linear_logprob: Callable[..., tuple[Tensor, Tensor]] = linear_logprob,
+    linear_kl: Callable[..., Tensor] = linear_kl,
+    policy_loss: Callable[..., tuple[Tensor, dict[str, Tensor]]] = policy_loss,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """sum_n w_n [pg_n + coef kl_n - entropy_coef H_n], a float32 scalar, and `FIGURES` of each token, [N], detached.
 
@@ -38,18 +43,22 @@ def fused_linear_policy_loss(
 
     `weights_N` >= 0 is each token's share of the loss: for a mean over tokens the mask divided by the number of tokens
     in the whole batch, as a tensor, so that no number has to come back from the device. A token of weight 0 has figures
-    of 0, and an implementation may leave it out before any matrix product.
+    of 0, and an implementation may leave it out before any matrix product. Without `old_logp_N` and without an entropy
+    bonus nobody asks for the entropy, and it is 0.
+
+    `linear_logprob`, `linear_kl` and `policy_loss` are the ops this reference is made of.
 
     One op because the gradient of each token's loss with respect to its logits depends on that token alone, so an
     implementation can make it in the forward pass, a chunk of tokens at a time: three matrix products instead of the
     four that computing the logits again takes.
     """
-    logp_N, entropy_N = linear_logprob(h_NH, head, targets_N, temperature, with_entropy=True)
+    with_entropy = old_logp_N is not None or entropy_coef != 0
+    logp_N, entropy_N = linear_logprob(h_NH, head, targets_N, temperature, with_entropy=with_entropy)
     if old_logp_N is None:
         policy_N, diagnostics = -advantages_N * logp_N, ratio_diagnostics(logp_N * 0, logp_N * 0)
     else:
         policy_N, diagnostics = policy_loss(logp_N, old_logp_N, advantages_N, clip_low, clip_high, dual_clip)
-    loss_N = policy_N - entropy_coef * entropy_N
+    loss_N = policy_N - entropy_coef * entropy_N if entropy_coef else policy_N
     kl_N = torch.zeros_like(logp_N)
     if kl is not None and kl.estimator == "full":
         assert reference is not None

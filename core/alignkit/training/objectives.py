@@ -19,6 +19,8 @@ class Objective(Protocol):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss per token [N], to be summed with weights, and diagnostics [N] (see `ratio_diagnostics`).
 
+        Proportional to the advantage's size: importance weights, which are not negative, are on the advantages.
+
         `row_N` numbers the completion of each token; a completion is never split over calls.
         """
         ...
@@ -34,6 +36,20 @@ class FusedObjective(Protocol):
         ...
 
 
+def fused_arguments(objective: Objective) -> Mapping[str, Any] | None:
+    """The constants of an objective that the fused op covers, else None.
+
+    A subclass that overrides `__call__` has another loss: what it inherits does not speak for it.
+    """
+    if not isinstance(objective, FusedObjective):
+        return None
+    classes = type(objective).__mro__
+    speaker, loss = (
+        next((c for c in classes if name in vars(c)), type(objective)) for name in ("fused_arguments", "__call__")
+    )
+    return objective.fused_arguments if issubclass(speaker, loss) else None
+
+
 def log_ratio(logp_N: Tensor, old_logp_N: Tensor) -> Tensor:
     """log pi / pi_old of each token, within ±20, [N]."""
     return (logp_N - old_logp_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
@@ -47,4 +63,4 @@ def sequence_mean(x_N: Tensor, row_N: Tensor, normalise: bool = True) -> Tensor:
     return (sums_B / counts_B if normalise else sums_B)[row_N]
 
 
-__all__ = ["FusedObjective", "Objective", "log_ratio", "ratio_diagnostics", "sequence_mean"]
+__all__ = ["FusedObjective", "Objective", "fused_arguments", "log_ratio", "ratio_diagnostics", "sequence_mean"]

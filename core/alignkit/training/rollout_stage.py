@@ -20,7 +20,7 @@ from alignkit.masked import token_weights
 from alignkit.protocols import Critic, Experience, Policy, SharesTrunk
 from alignkit.training.batching import micro_batches
 from alignkit.training.importance import importance_weights
-from alignkit.training.objectives import FusedObjective, Objective
+from alignkit.training.objectives import Objective, fused_arguments
 from alignkit.training.optimizer import Optimizer
 from alignkit.training.rollout_config import RolloutTrainingConfig
 
@@ -39,7 +39,6 @@ class SampledTokens(NamedTuple):
     row_N: Tensor
     weights_N: Tensor
     advantages_N: Tensor
-    importance_N: Tensor | None
     old_logp_N: Tensor
     ref_logp_N: Tensor
     reference: tuple[Tensor, Head] | None
@@ -169,8 +168,11 @@ class RolloutTraining:
                 targets_N=batch.targets_N[sampled_N],
                 row_N=mask_bT.nonzero()[:, 0].to(policy.device),
                 weights_N=weights_N,
-                advantages_N=pick(experience.advantages_BT),
-                importance_N=None if self._importance_BT is None else pick(self._importance_BT),
+                advantages_N=pick(
+                    experience.advantages_BT
+                    if self._importance_BT is None
+                    else experience.advantages_BT * self._importance_BT
+                ),
                 old_logp_N=pick(experience.logp_BT),
                 ref_logp_N=pick(experience.ref_logp_BT),
                 reference=reference,
@@ -199,21 +201,18 @@ class RolloutTraining:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Objective, entropy bonus and KL term of a micro-batch, and the `FIGURES` of its tokens."""
         config, ops, t = self.config, self.context.ops, tokens
-        if isinstance(self.objective, FusedObjective) and t.kept_NK is None:
-            # importance weights are not negative, so they may as well be on the advantages
-            advantages_N = t.advantages_N if t.importance_N is None else t.advantages_N * t.importance_N
+        fused = fused_arguments(self.objective)
+        if fused is not None and t.kept_NK is None:
             found: tuple[Tensor, dict[str, Tensor]] = ops.fused_linear_policy_loss(
-                t.h_NH, t.head, t.targets_N, advantages_N, t.weights_N, old_logp_N=t.old_logp_N,
+                t.h_NH, t.head, t.targets_N, t.advantages_N, t.weights_N, old_logp_N=t.old_logp_N,
                 temperature=temperature, entropy_coef=config.entropy_coef, kl=term, ref_logp_N=t.ref_logp_N,
-                reference=t.reference, **self.objective.fused_arguments,
+                reference=t.reference, **fused,
             )  # fmt: skip
             return found
         logp_N, entropy_N = ops.linear_logprob(
             t.h_NH, t.head, t.targets_N, temperature, with_entropy=True, kept_NK=t.kept_NK
         )
         policy_N, diagnostics = self.objective(logp_N, t.old_logp_N, t.advantages_N, t.row_N, ops)
-        if t.importance_N is not None:
-            policy_N = policy_N * t.importance_N
         loss_N, kl_N = policy_N - config.entropy_coef * entropy_N, torch.zeros_like(logp_N)
         if term is not None:
             if t.reference is not None:

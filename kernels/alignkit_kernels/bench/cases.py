@@ -1,5 +1,6 @@
 """The ops with inputs of a shape: how to run them, what a perfect machine would need, and the true result."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,9 @@ from alignkit.batches import Head
 from alignkit.ops import OPS
 from alignkit_kernels.bench.shapes import Shape
 
-# Elements of float64 logits at a time.
+# Elements of float64 logits at a time, and tokens that are checked where each has its own results.
 TRUTH_ELEMENTS = 2**24
+CHECKED_TOKENS = 256
 Results = list[Tensor]
 
 
@@ -73,23 +75,31 @@ class Problem:
         gradients = torch.autograd.grad([v for v in values if v.requires_grad], leaves, slopes)
         return [*(v.detach() for v in values), *gradients]
 
+    @property
+    def checked(self) -> slice:
+        """Tokens whose results are compared: all, or where nothing is summed over tokens the first few hundred."""
+        return slice(None) if self.summed or not self.rows else slice(0, CHECKED_TOKENS)
+
     def truth(self, vocabulary: int) -> Results:
-        """The reference, which is the eager op if no other is given, in float64."""
-        count = len(self.inputs[self.rows[0]]) if self.rows else 1
+        """The reference, which is the eager op if no other is given, in float64; of the `checked` tokens."""
+        inputs = [x[self.checked] if i in self.rows else x for i, x in enumerate(self.inputs)]
+        count = len(inputs[self.rows[0]]) if self.rows else 1
         size = max(1, TRUTH_ELEMENTS // vocabulary) if self.rows else 1
-        total: Results = []
+        shared = {i: _double(x, i in self.leaves) for i, x in enumerate(inputs) if i not in self.rows}
+        parts: list[Results] = []
         for start in range(0, count, size):
-            part = [
-                _double(x[start : start + size] if i in self.rows else x, i in self.leaves)
-                for i, x in enumerate(self.inputs)
+            mine = [
+                _double(x[start : start + size], i in self.leaves) if i in self.rows else shared[i]
+                for i, x in enumerate(inputs)
             ]
-            found = [x.cpu() for x in self._run(self.reference or OPS[self.op], part)]
-            if not total:
-                total = found
-            else:
-                pairs = zip(total, found, strict=True)
-                total = [a + b if i in self.summed else torch.cat([a, b]) for i, (a, b) in enumerate(pairs)]
-        return total
+            found = self._run(self.reference or OPS[self.op], mine)
+            if parts:
+                for i in self.summed:
+                    parts[0][i] += found[i]
+                    found[i] = found[i].new_zeros(0)
+            parts.append(found)
+        joined = zip(*parts, strict=True)
+        return [x[0] if i in self.summed or len(parts) == 1 else torch.cat(x) for i, x in enumerate(joined)]
 
 
 def _double(x: Any, leaf: bool) -> Any:
@@ -99,11 +109,16 @@ def _double(x: Any, leaf: bool) -> Any:
 
 
 def error(found: Results, truth: Results) -> float:
-    """Largest difference of any result, relative to the largest number in it."""
+    """Largest difference of any result, relative to the largest number in it; infinite for a number that is none.
+
+    Raises ValueError for a result of another shape.
+    """
     worst = 0.0
     for x, gold in zip(found, truth, strict=True):
-        scale = float(gold.abs().max())
-        worst = max(worst, float((x.cpu().double() - gold).abs().max()) / (scale or 1.0))
+        if x.shape != gold.shape:
+            raise ValueError(f"a result has the shape {tuple(x.shape)} and should have {tuple(gold.shape)}")
+        difference = float((x.double() - gold).abs().max())
+        worst = max(worst, difference / (float(gold.abs().max()) or 1.0) if math.isfinite(difference) else math.inf)
     return worst
 
 
@@ -115,16 +130,16 @@ def make_problem(op: str, setting: Setting) -> Problem:
 class _Numbers:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._generator = torch.Generator(setting.device).manual_seed(setting.seed)
+        self.generator = torch.Generator(setting.device).manual_seed(setting.seed)
 
     def normal(self, *shape: int, factor: float = 1.0, dtype: torch.dtype | None = None, leaf: bool = False) -> Tensor:
         s = self._setting
-        x = torch.randn(shape, generator=self._generator, device=s.device, dtype=torch.float32) * factor
+        x = torch.randn(shape, generator=self.generator, device=s.device, dtype=torch.float32) * factor
         return x.to(dtype or s.dtype).requires_grad_(leaf and s.backward)
 
     def ids(self, count: int) -> Tensor:
         s = self._setting
-        return torch.randint(0, s.shape.vocabulary, (count,), generator=self._generator, device=s.device)
+        return torch.randint(0, s.shape.vocabulary, (count,), generator=self.generator, device=s.device)
 
     def weight(self, leaf: bool = True) -> Tensor:
         """A projection with logits of about standard deviation 2."""
@@ -216,7 +231,11 @@ def _value_loss(s: Setting, numbers: _Numbers) -> Problem:
 def _pairwise_loss(s: Setting, numbers: _Numbers) -> Problem:
     n = s.kept
     scores = [numbers.normal(n, dtype=torch.float32, leaf=True) for _ in range(2)]
-    rest = [torch.rand(n, device=s.device), torch.zeros(n, device=s.device), torch.ones(n, device=s.device)]
+    rest = [
+        torch.rand(n, device=s.device, generator=numbers.generator),
+        torch.zeros(n, device=s.device),
+        torch.ones(n, device=s.device),
+    ]
     return _elementwise(s, "pairwise_loss", [*scores, *rest], 2, ())
 
 
@@ -236,7 +255,7 @@ def _gae(s: Setting, numbers: _Numbers) -> Problem:
     length = min(s.shape.length, s.shape.tokens)
     rows = max(1, s.shape.tokens // length)
     rewards, values = (numbers.normal(rows, length, dtype=torch.float32) for _ in range(2))
-    ends = torch.randint(1, length + 1, (rows, 1), device=s.device)
+    ends = torch.randint(1, length + 1, (rows, 1), device=s.device, generator=numbers.generator)
     mask = torch.arange(length, device=s.device)[None] < ends
     return Problem(
         "gae",

@@ -40,7 +40,7 @@ def _cells(row: Row) -> list[str]:
         "" if row.speedup is None else f"{row.speedup:.2f}",
         "" if row.floor_ms is None else f"{row.floor_ms / row.p50_ms:.0%}",
         f"{row.peak_bytes / MIB:,.1f}",
-        f"{row.error:.1e}",
+        "" if row.error is None else f"{row.error:.1e}",
     ]
 
 

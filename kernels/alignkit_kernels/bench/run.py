@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from alignkit.manager import PluginManager
-from alignkit.ops import EAGER, OPS, build_kernel
+from alignkit.ops import EAGER, OPS, usable_kernels
 from alignkit_kernels.bench.cases import Problem, Results, Setting, error, make_problem
 from alignkit_kernels.bench.measure import Ceilings, peak_bytes, times
 
@@ -43,58 +43,64 @@ def implementations(
 ) -> tuple[Implementations, dict[str, str]]:
     """Name -> its ops, eager first; and name -> why it is left out. `wanted` empty: every installed one."""
     found: Implementations = {EAGER: OPS}
-    left_out: dict[str, str] = {}
-    for registered in manager.all("kernel"):
-        name = registered.component.name
-        if wanted and name not in wanted:
-            continue
-        kernel = build_kernel(manager, name)
-        problem = kernel.unavailable(device)
-        if problem is None:
+    usable, missed = usable_kernels(manager, device)
+    for name, _, kernel in usable:
+        if not wanted or name in wanted:
             found[name] = kernel.implementations()
-        else:
-            left_out[name] = problem
+    left_out = {name: problem for name, problem in missed.items() if not wanted or name in wanted}
     return found, left_out
 
 
 def measure(op: str, setting: Setting, ceilings: Ceilings, found: Implementations, seconds: float) -> Iterator[Row]:
     """A row for each implementation that has the op."""
     functions = {name: own[op] for name, own in found.items() if op in own}
-    return measure_problem(make_problem(op, setting), setting, ceilings, functions, seconds)
+    try:
+        problem = make_problem(op, setting)
+    except Exception as reason:  # memory
+        yield from (replace(_row(op, name, setting), problem=_said(reason, "the inputs")) for name in functions)
+        return
+    yield from measure_problem(problem, setting, ceilings, functions, seconds)
 
 
 def measure_problem(
     problem: Problem, setting: Setting, ceilings: Ceilings, functions: Mapping[str, Callable[..., Any]], seconds: float
 ) -> Iterator[Row]:
-    """A row for each function. One that fails has a row that says how, and the others are still measured."""
-    truth: Results | None = None
-    checked: dict[str, dict[str, Any]] = {}
+    """A row for each function. One that fails has a row that says how, and the others are still measured.
+
+    Where the truth cannot be computed (memory), the errors are missing and `problem` says so.
+    """
     failed: dict[str, str] = {}
+    checked: dict[str, dict[str, Any]] = {}
+    truth: Results | None = None
+    try:
+        truth = problem.truth(setting.shape.vocabulary)
+    except Exception as reason:
+        failed |= dict.fromkeys(functions, _said(reason, "the truth in float64"))
     for name, function in functions.items():
         try:
-            results = problem.run(function)
-            truth = problem.truth(setting.shape.vocabulary) if truth is None else truth
-            checked[name] = {"error": error(results, truth)}
-            del results
-            checked[name]["peak_bytes"] = peak_bytes(partial(problem.run, function), setting.device)
+            found = None
+            if truth is not None:
+                results = [x[problem.checked] if x.dim() else x for x in problem.run(function)]
+                found = error(results, truth)
+                del results
+            checked[name] = {"error": found, "peak_bytes": peak_bytes(partial(problem.run, function), setting.device)}
         except Exception as reason:  # a third party's function, or memory
-            failed[name] = f"{type(reason).__name__}: {reason}".splitlines()[0]
-            checked.pop(name, None)
+            failed[name] = _said(reason)
+    del truth
     timed = times({name: partial(problem.run, functions[name]) for name in checked}, setting.device, seconds)
+    floor_ms = ceilings.floor_ms(problem.work.flops, problem.work.bytes)
     for name in functions:
-        row = Row(
-            problem.op,
-            name,
-            str(setting.dtype).removeprefix("torch."),
-            setting.shape.tokens,
-            setting.shape.hidden,
-            setting.shape.vocabulary,
-            setting.masked,
-            bool(problem.leaves),
-            floor_ms=ceilings.floor_ms(problem.work.flops, problem.work.bytes),
-            problem=failed.get(name),
-        )
-        yield _with_figures(row, timed, checked)
+        row = replace(_row(problem.op, name, setting), backward=bool(problem.leaves), floor_ms=floor_ms)
+        yield _with_figures(replace(row, problem=failed.get(name)), timed, checked)
+
+
+def _row(op: str, name: str, setting: Setting) -> Row:
+    dtype, shape = str(setting.dtype).removeprefix("torch."), setting.shape
+    return Row(op, name, dtype, shape.tokens, shape.hidden, shape.vocabulary, setting.masked, setting.backward)
+
+
+def _said(reason: Exception, what: str = "") -> str:
+    return (f"{what}: " if what else "") + f"{type(reason).__name__}: {reason}".splitlines()[0]
 
 
 def _with_figures(row: Row, timed: Mapping[str, Any], checked: Mapping[str, dict[str, Any]]) -> Row:

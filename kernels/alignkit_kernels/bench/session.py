@@ -21,6 +21,8 @@ from alignkit_kernels.bench.report import draw, print_table
 from alignkit_kernels.bench.run import Row, implementations, measure
 from alignkit_kernels.bench.shapes import DEFAULTS, Shape, model_shape, parse_shape
 
+PLOTS = (".png", ".svg", ".pdf")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -41,6 +43,12 @@ class Request:
 def run_session(request: Request, json_file: Path | None, plot: Path | None) -> list[Row]:
     """Measure, print, write. Raises UserError before anything is measured for what cannot be."""
     device = choose_device(request.device)
+    if device.type not in DEFAULTS:
+        raise UserError(f"there is no benchmark for {device.type} devices", where="--device", hint="cpu or cuda")
+    if plot is not None and plot.suffix.lower() not in PLOTS:
+        raise UserError(
+            f"no plot can be written as {plot.suffix or plot.name!r}", where="--plot", hint=", ".join(PLOTS)
+        )
     ops = _chosen_ops(request)
     manager = PluginManager()
     manager.load_entry_points()
@@ -66,29 +74,36 @@ def run_session(request: Request, json_file: Path | None, plot: Path | None) -> 
             if sys.stderr.isatty():
                 console.print(f"… {op}", end="\r")
             mine += measure(op, setting, limits, found, request.seconds)
+            if json_file is not None:  # after each op: a long session that ends early has written what it knows
+                _write(json_file, [*rows, *mine], device, measured, left_out)
         print_table(console, mine, _title(setting, limits))
         for row in mine:
             if row.problem is not None:
                 console.print(f"{row.op}, {row.impl}: {row.problem}", highlight=False, markup=False)
         rows += mine
     if json_file is not None:
-        write_json(
-            json_file,
-            {
-                "date": datetime.now(UTC).date().isoformat(),
-                "environment": environment(),
-                "device": _device_name(device),
-                "ceilings": measured,
-                "left_out": left_out,
-                "rows": [asdict(row) for row in rows],
-            },
-        )
         console.print(f"rows: {json_file}", highlight=False, markup=False)
     if plot is not None:
         title = _title(settings[0], None) if len(settings) == 1 else _device_name(device)
         draw(rows, title, plot)
         console.print(f"plot: {plot}", highlight=False, markup=False)
     return rows
+
+
+def _write(
+    file: Path, rows: list[Row], device: torch.device, measured: list[dict[str, Any]], left_out: dict[str, str]
+) -> None:
+    write_json(
+        file,
+        {
+            "date": datetime.now(UTC).date().isoformat(),
+            "environment": environment(),
+            "device": _device_name(device),
+            "ceilings": measured,
+            "left_out": left_out,
+            "rows": [asdict(row) for row in rows],
+        },
+    )
 
 
 def _chosen_ops(request: Request) -> tuple[str, ...]:

@@ -14,6 +14,12 @@ def scaled(z, inner, outer, CAP: tl.constexpr):
 
 
 @triton.jit
+def finite(maximum):
+    """What to subtract: a row may begin with a block of forbidden ids, all -inf."""
+    return tl.where(maximum == -float("inf"), 0.0, maximum)
+
+
+@triton.jit
 def row_statistics(
     z_ptr,
     z_stride,
@@ -55,19 +61,21 @@ def row_statistics(
         x = scaled(tl.load(z_ptr + columns, mask=real, other=0.0).to(tl.float32), inner, outer, CAP)
         x = tl.where(real, x, -float("inf"))
         new_m = tl.maximum(m, tl.max(x, 0))
-        moved = tl.where(m == -float("inf"), 0.0, m - new_m)
+        base = finite(new_m)
+        moved = tl.where(m == -float("inf"), 0.0, m - base)
         kept = tl.where(m == -float("inf"), 0.0, tl.exp(moved))
-        e = tl.exp(x - new_m)
-        shifted = tl.where(e > 0.0, x - new_m, 0.0)
+        e = tl.exp(x - base)
+        shifted = tl.where(e > 0.0, x - base, 0.0)
         if REF:
             q = scaled(tl.load(ref_ptr + columns, mask=real, other=0.0).to(tl.float32), ref_inner, ref_outer, REF_CAP)
             q = tl.where(real, q, -float("inf"))
             new_ref_m = tl.maximum(ref_m, tl.max(q, 0))
-            ref_moved = tl.where(ref_m == -float("inf"), 0.0, ref_m - new_ref_m)
+            ref_base = finite(new_ref_m)
+            ref_moved = tl.where(ref_m == -float("inf"), 0.0, ref_m - ref_base)
             ref_kept = tl.where(ref_m == -float("inf"), 0.0, tl.exp(ref_moved))
-            difference = tl.where(e > 0.0, shifted - (q - new_ref_m), 0.0)
+            difference = tl.where(e > 0.0, shifted - (q - ref_base), 0.0)
             u = kept * (u + s * (moved - ref_moved)) + tl.sum(e * difference, 0)
-            ref_s = ref_kept * ref_s + tl.sum(tl.exp(q - new_ref_m), 0)
+            ref_s = ref_kept * ref_s + tl.sum(tl.exp(q - ref_base), 0)
             ref_m = new_ref_m
         t = kept * (t + s * moved) + tl.sum(e * shifted, 0)
         s = kept * s + tl.sum(e, 0)

@@ -31,7 +31,7 @@ class Unfused:
 
 
 def update(
-    objective: type, kernels: str, term: KLTerm | None, importance: bool = False
+    objective: type, kernels: str, term: KLTerm | None, importance: str | None = None
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Metrics and gradients of one update."""
     manager = PluginManager()
@@ -44,7 +44,7 @@ def update(
     experience = experience._replace(rollout=sampled)
     options: dict[str, Any] = {"epochs": 1, "minibatches": 1, "micro_batch_tokens": 40}
     if importance:
-        options["importance"] = {"level": "token", "mode": "truncate", "max": 2.0}
+        options["importance"] = {"level": "token", "mode": importance, "max": 1.1, "min": 0.5}
     config = PPOConfig(lr=1e-3, entropy_coef=0.05, **options)
     stage = RolloutTraining(config, objective(config))
     stage.start(loop.policy, loop.reference, loop.critic, 1, loop.context)
@@ -63,10 +63,10 @@ def assert_same(found: Any, expected: Any) -> None:
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("importance", [False, True])
+@pytest.mark.parametrize("importance", [None, "truncate", "mask"])
 @pytest.mark.parametrize("term", TERMS, ids=str)
 def test_every_path_gives_the_same_update(
-    term: KLTerm | None, importance: bool, monkeypatch: pytest.MonkeyPatch
+    term: KLTerm | None, importance: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from alignkit_kernels import chunks
 
@@ -75,6 +75,17 @@ def test_every_path_gives_the_same_update(
     assert any(float(x.abs().max()) > 1e-4 for x in expected[1].values())
     for objective, kernels in ((Unfused, "eager"), (PPOObjective, "chunked"), (Unfused, "chunked")):
         assert_same(update(objective, kernels, term, importance), expected)
+
+
+def test_a_subclass_with_another_loss_is_asked_for_it() -> None:
+    class Doubled(PPOObjective):
+        def __call__(self, *arguments: Any) -> Any:
+            loss, diagnostics = super().__call__(*arguments)
+            return 2 * loss, diagnostics
+
+    metrics, _ = update(PPOObjective, "eager", None)
+    doubled, _ = update(Doubled, "eager", None)
+    assert doubled["policy_loss"] == pytest.approx(2 * metrics["policy_loss"])
 
 
 @pytest.mark.slow

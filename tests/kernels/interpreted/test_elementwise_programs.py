@@ -54,6 +54,17 @@ def test_pairwise_loss() -> None:
         torch.testing.assert_close(found, eager, rtol=1e-5, atol=1e-6)
 
 
+def test_other_shapes_than_one_row() -> None:
+    torch.manual_seed(0)
+    x, y, z = torch.randn(6, 5), torch.randn(6, 5), torch.randn(6, 5)
+    for name, rest in (
+        ("value_loss", (y, z, 0.2)),
+        ("pairwise_loss", (y, z.sigmoid(), torch.tensor(0.1), torch.ones(5))),
+    ):
+        for eager, found in zip(*both(name, [x], *rest), strict=True):
+            torch.testing.assert_close(found, eager, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("length", [1, 5, 16, 1024, 2500])
 def test_gae(length: int) -> None:
     torch.manual_seed(length)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from alignkit.batches import Head
 from alignkit.ops import OPS
 from alignkit_kernels import chunks, triton_rows
 from alignkit_kernels.triton_component import TritonKernel
@@ -53,6 +54,29 @@ def test_a_masked_vocabulary_entry_has_no_share() -> None:
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert not logits.grad[:, 100:600].any()
+
+
+@pytest.mark.parametrize("forbidden", [slice(0, 512), slice(0, 1100), slice(512, 1024)])
+def test_a_whole_block_of_masked_entries(forbidden: slice) -> None:
+    logits = torch.randn(3, 1200)
+    logits[:, forbidden] = -float("inf")
+    targets = torch.tensor([1150, 1199, 1101])
+    found = TRITON["token_logprob"](logits, targets)
+    kept = torch.isfinite(logits[0])
+    gold = torch.log_softmax(logits[:, kept].double(), -1)
+    torch.testing.assert_close(found[1].double(), -(gold.exp() * gold).sum(-1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[2].double(), logits.double().logsumexp(-1), rtol=1e-5, atol=1e-5)
+
+
+def test_targets_with_strides() -> None:
+    torch.manual_seed(0)
+    logits, ids = torch.randn(4, 50), torch.randint(0, 50, (4, 3))
+    for targets in (ids[:, 1], torch.tensor(7).expand(4)):
+        for op in ("token_logprob", "linear_logprob"):
+            inputs = (
+                (logits, targets) if op == "token_logprob" else (torch.randn(4, 8), Head(torch.randn(50, 8)), targets)
+            )
+            torch.testing.assert_close(TRITON[op](*inputs)[0], OPS[op](*inputs)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_the_same_each_time() -> None:
