@@ -52,7 +52,7 @@ class Wanted(NamedTuple):
 
 
 def chunk_tokens(weight_VH: Tensor) -> int:
-    """Tokens of a chunk: more with a larger hidden size, because each chunk reads and writes the projection's gradient."""
+    """Tokens of a chunk: more with a larger hidden size, as each chunk reads and writes the projection's gradient."""
     vocabulary, hidden = weight_VH.shape
     elements = CHUNK_ELEMENTS.get(weight_VH.device.type, CHUNK_ELEMENTS["cuda"])
     return max(1, elements // vocabulary, hidden // HIDDEN_PER_TOKEN)
