@@ -9,6 +9,8 @@ from rich.table import Table
 from alignkit_kernels.bench.run import Row
 
 MIB = 2**20
+# Bars are on a logarithmic axis where the longest is more than this many times the shortest.
+LINEAR_RANGE = 30
 
 
 COLUMNS = (("p50 ms", 9), ("p20-p80", 15), ("x eager", 7), ("of floor", 8), ("peak MiB", 10), ("error", 8))
@@ -49,7 +51,7 @@ def _number(milliseconds: float) -> str:
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
-    """Time (with the floor) and peak memory of every op and implementation, both on logarithmic axes."""
+    """Time (with the floor) and peak memory of every op and implementation."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -87,8 +89,10 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
             time.plot([floor, floor], [g - 0.45, g + 0.45], color="black", linewidth=1.2, label=label)
     time.set_yticks(range(len(groups)), labels)
     time.invert_yaxis()
-    time.set_xscale("log")
-    memory.set_xscale("log")
+    shown = [(row.p50_ms or 0.0, max(row.peak_bytes or 0, 1024)) for row in rows]
+    for panel, values in zip((time, memory), zip(*shown, strict=True), strict=True):
+        if max(values) > LINEAR_RANGE * min(values):  # else bars from 0 on, whose lengths compare
+            panel.set_xscale("log")
     time.set_xlabel("milliseconds (median; line from 20th to 80th percentile)")
     memory.set_xlabel("peak memory over the inputs, MiB")
     time.grid(axis="x", linewidth=0.3)
