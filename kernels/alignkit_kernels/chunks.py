@@ -51,6 +51,11 @@ class Wanted(NamedTuple):
     bias: bool
 
 
+def wide_dtype(weight_VH: Tensor) -> torch.dtype:
+    """In which statistics are and gradients add up."""
+    return torch.float64 if weight_VH.dtype == torch.float64 else torch.float32
+
+
 def chunk_tokens(weight_VH: Tensor) -> int:
     """Tokens of a chunk: more with a larger hidden size, as each chunk reads and writes the projection's gradient."""
     vocabulary, hidden = weight_VH.shape
@@ -88,7 +93,7 @@ class Accumulator:
 
     def __init__(self, h_NH: Tensor, projection: Projection, wanted: Wanted) -> None:
         weight_VH = projection.weight_VH
-        wide = torch.float64 if weight_VH.dtype == torch.float64 else torch.float32
+        wide = wide_dtype(weight_VH)
         self.weight_VH = weight_VH
         self.h_NH = torch.empty_like(h_NH) if wanted.h else None
         self.total_VH = torch.empty_like(weight_VH, dtype=wide) if wanted.weight else None

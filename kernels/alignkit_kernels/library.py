@@ -4,7 +4,7 @@
 and terms come in their parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignkit.ops.fused_linear_policy_loss import FIGURES
 from alignkit_kernels import chunks
-from alignkit_kernels.chunks import Projection, Tokens, Wanted
+from alignkit_kernels.chunks import Gradients, Projection, Tokens, Wanted, wide_dtype
 from alignkit_kernels.rows import Rows, Scaling, Slopes, TorchRows
 from alignkit_kernels.terms import Objective
 
@@ -33,15 +33,20 @@ def _wanted(flags: int) -> Wanted:
 
 
 def flags(*needed: bool) -> int:
+    """Which gradients are wanted, of hidden states, projection and bias, as one number; `_wanted` reads it."""
     return sum(1 << n for n, need in enumerate(needed) if need)
 
 
-def _or_none(x: Tensor, wanted: bool) -> Tensor | None:
-    return x if wanted else None
+def _outputs(gradients: Gradients, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """An operator returns tensors: empty ones where no gradient was wanted."""
+    h_NH, weight_VH, bias_V = (like.new_empty(0) if x is None else x for x in gradients)
+    return h_NH, weight_VH, bias_V
 
 
-def _or_empty(x: Tensor | None, like: Tensor) -> Tensor:
-    return like.new_empty(0) if x is None else x
+def _input_gradients(outputs: Sequence[Tensor], wanted: int, inputs: int) -> tuple[Tensor | None, ...]:
+    """What autograd wants for `inputs` arguments: hidden states, projection and bias are the second to the fourth."""
+    own = (x if want else None for x, want in zip(outputs, _wanted(wanted), strict=True))
+    return (None, *own, *(None,) * (inputs - 4))
 
 
 @torch.library.custom_op("alignkit::linear_logprob", mutates_args=())
@@ -63,7 +68,7 @@ def linear_logprob(
 
 @linear_logprob.register_fake
 def _(rows: str, h_NH: Tensor, weight_VH: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    figure_N = h_NH.new_empty(len(h_NH), dtype=_wide(weight_VH))
+    figure_N = h_NH.new_empty(len(h_NH), dtype=wide_dtype(weight_VH))
     return figure_N, torch.empty_like(figure_N), figure_N.new_empty(len(h_NH), SAVED[rows][0])
 
 
@@ -89,7 +94,7 @@ def linear_logprob_backward(
     found = chunks.logprob_backward(
         ROWS[rows](), h_NH, projection, targets_N, slopes, entropy_N, saved_NK, _wanted(wanted)
     )
-    return _or_empty(found.h_NH, h_NH), _or_empty(found.weight_VH, weight_VH), _or_empty(found.bias_V, weight_VH)
+    return _outputs(found, weight_VH)
 
 
 @linear_logprob_backward.register_fake
@@ -105,27 +110,19 @@ def _save_logprob(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 def _grad_logprob(ctx: Any, logp_slope_N: Tensor | None, entropy_slope_N: Tensor | None, _: Any) -> tuple[Any, ...]:
     h_NH, weight_VH, bias_V, targets_N, entropy_N, saved_NK = ctx.saved_tensors
-    nothing = (None,) * 9
     if logp_slope_N is None and entropy_slope_N is None:
-        return nothing
+        return (None,) * 9
     if logp_slope_N is None:
         logp_slope_N = torch.zeros_like(entropy_N)
     wanted = flags(*ctx.needs_input_grad[1:4])
     # Gradients of sums have stride 0.
-    grad_h, grad_weight, grad_bias = linear_logprob_backward(
+    gradients = linear_logprob_backward(
         ctx.rows, h_NH, weight_VH, bias_V, targets_N, *ctx.constants,
         logp_slope_N.contiguous(),
         entropy_slope_N.contiguous() if entropy_slope_N is not None and ctx.with_entropy else None,
         entropy_N, saved_NK, wanted,
     )  # fmt: skip
-    w = _wanted(wanted)
-    return (
-        None,
-        _or_none(grad_h, w.h),
-        _or_none(grad_weight, w.weight),
-        _or_none(grad_bias, w.bias),
-        *nothing[4:],
-    )
+    return _input_gradients(gradients, wanted, 9)
 
 
 linear_logprob.register_autograd(_grad_logprob, setup_context=_save_logprob)
@@ -154,7 +151,7 @@ def linear_kl(
 
 @linear_kl.register_fake
 def _(rows: str, h_NH: Tensor, weight_VH: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    kl_N = h_NH.new_empty(len(h_NH), dtype=_wide(weight_VH))
+    kl_N = h_NH.new_empty(len(h_NH), dtype=wide_dtype(weight_VH))
     return kl_N, kl_N.new_empty(len(h_NH), SAVED[rows][1])
 
 
@@ -183,7 +180,7 @@ def linear_kl_backward(
     found = chunks.kl_backward(
         ROWS[rows](), h_NH, projection, ref_h_NG, reference, slope_N, kl_N, saved_NK, _wanted(wanted)
     )
-    return _or_empty(found.h_NH, h_NH), _or_empty(found.weight_VH, weight_VH), _or_empty(found.bias_V, weight_VH)
+    return _outputs(found, weight_VH)
 
 
 @linear_kl_backward.register_fake
@@ -203,12 +200,8 @@ def _grad_kl(ctx: Any, slope_N: Tensor | None, _: Any) -> tuple[Any, ...]:
         return (None,) * 12
     *tensors, kl_N, saved_NK = ctx.saved_tensors
     wanted = flags(*ctx.needs_input_grad[1:4])
-    grad_h, grad_weight, grad_bias = linear_kl_backward(
-        ctx.rows, *tensors, *ctx.constants, slope_N.contiguous(), kl_N, saved_NK, wanted
-    )
-    w = _wanted(wanted)
-    own = _or_none(grad_h, w.h), _or_none(grad_weight, w.weight), _or_none(grad_bias, w.bias)
-    return (None, *own, *(None,) * 8)
+    gradients = linear_kl_backward(ctx.rows, *tensors, *ctx.constants, slope_N.contiguous(), kl_N, saved_NK, wanted)
+    return _input_gradients(gradients, wanted, 12)
 
 
 linear_kl.register_autograd(_grad_kl, setup_context=_save_kl)
@@ -250,15 +243,7 @@ def linear_policy_loss(
         reference = Projection(ref_weight_VG, ref_bias_V, Scaling(temperature, ref_scale, ref_softcap))
     objective = Objective(clip_low, clip_high, dual_clip, entropy_coef, kl_coef, kl_estimator, kl_gradient)
     found = chunks.policy_loss_forward(ROWS[rows](), h_NH, projection, tokens, reference, objective, _wanted(wanted))
-    grad_h, grad_weight, grad_bias = found.gradients
-    return (
-        found.loss,
-        found.figures_FN,
-        _or_empty(grad_h, h_NH),
-        _or_empty(grad_weight, found.loss),
-        _or_empty(grad_bias, found.loss),
-        found.scale.clone(),
-    )
+    return found.loss, found.figures_FN, *_outputs(found.gradients, weight_VH), found.scale.clone()
 
 
 @linear_policy_loss.register_fake
@@ -273,14 +258,14 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     weights_N = rest[0]
     w = _wanted(rest[-1])
-    wide = _wide(weight_VH)
+    wide = wide_dtype(weight_VH)
     loss = weights_N.new_empty(())
     return (
         loss,
         weights_N.new_empty(len(FIGURES), len(h_NH)),
-        torch.empty_like(h_NH) if w.h else h_NH.new_empty(0),
-        torch.empty_like(weight_VH, dtype=wide) if w.weight else loss.new_empty(0),
-        torch.empty_like(bias_V, dtype=wide) if w.bias and bias_V is not None else loss.new_empty(0),
+        torch.empty_like(h_NH) if w.h else weight_VH.new_empty(0),
+        torch.empty_like(weight_VH, dtype=wide) if w.weight else weight_VH.new_empty(0),
+        torch.empty_like(bias_V, dtype=wide) if w.bias and bias_V is not None else weight_VH.new_empty(0),
         weights_N.new_empty(()),
     )
 
@@ -321,22 +306,16 @@ def _grad_loss(ctx: Any, slope: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if slope is None:
         return (None,) * int(ctx.inputs)
     *gradients, scale = ctx.saved_tensors
-    w = _wanted(ctx.wanted)
-    grad_h, grad_weight, grad_bias = scaled_gradients(*gradients, scale * slope, *ctx.dtypes)
-    own = _or_none(grad_h, w.h), _or_none(grad_weight, w.weight), _or_none(grad_bias, w.bias)
-    return (None, *own, *(None,) * (ctx.inputs - 4))
+    gradients = scaled_gradients(*gradients, scale * slope, *ctx.dtypes)
+    return _input_gradients(gradients, ctx.wanted, ctx.inputs)
 
 
 linear_policy_loss.register_autograd(_grad_loss, setup_context=_save_loss)
 
 
-def _wide(weight_VH: Tensor) -> torch.dtype:
-    return torch.float64 if weight_VH.dtype == torch.float64 else torch.float32
-
-
 def _like_inputs(h_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, w: Wanted) -> tuple[Tensor, Tensor, Tensor]:
     return (
-        torch.empty_like(h_NH) if w.h else h_NH.new_empty(0),
+        torch.empty_like(h_NH) if w.h else weight_VH.new_empty(0),
         torch.empty_like(weight_VH) if w.weight else weight_VH.new_empty(0),
         torch.empty_like(bias_V) if w.bias and bias_V is not None else weight_VH.new_empty(0),
     )

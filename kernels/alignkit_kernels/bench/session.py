@@ -1,6 +1,5 @@
 """One call of `alignkit bench`: what to run, in which order, and what is written."""
 
-import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,7 +70,7 @@ def run_session(request: Request, json_file: Path | None, plot: Path | None) -> 
         measured.append({"dtype": str(setting.dtype), "shape": str(setting.shape), **asdict(limits)})
         mine: list[Row] = []
         for op in ops:
-            if sys.stderr.isatty():
+            if console.is_terminal:
                 console.print(f"… {op}", end="\r")
             mine += measure(op, setting, limits, found, request.seconds)
             if json_file is not None:  # after each op: a long session that ends early has written what it knows
