@@ -180,6 +180,19 @@ class Critique(Record):
 Payload = Annotated[Ranking | Pairwise | Rating | Binary | Critique, Field(discriminator="type")]
 
 
+class Evidence(Record):
+    """How a model came to its judgement: probabilities in both orders, and how much of its mass was on the labels."""
+
+    p_given: float | None = Field(None, ge=0.0, le=1.0, description="p_a with candidate a shown first")
+    p_swapped: float | None = Field(None, ge=0.0, le=1.0, description="p_a with candidate a shown second")
+    label_mass: float | None = Field(
+        None, ge=0.0, description="probability on all labels together, lowest of the orders; low: it did not answer"
+    )
+    principle: str = Field("", description="the principle of the constitution that it was asked to apply")
+    template: str = Field("", description="hash of the prompt's template")
+    text: str = Field("", description="what it wrote, or the error")
+
+
 class Judgement(Record):
     """One answer of one annotator to one task. Append-only: an edit is a new judgement that supersedes."""
 
@@ -190,11 +203,27 @@ class Judgement(Record):
     presented_order: tuple[str, ...] = ()
     status: Literal["ok", "skipped", "flagged", "parse_error", "refusal", "api_error"] = "ok"
     supersedes: str | None = None
+    evidence: Evidence | None = None
 
     @model_validator(mode="after")
     def _payload_only_when_ok(self) -> Self:
         if (self.payload is None) == (self.status == "ok"):
             raise ValueError("a judgement with status 'ok' has a payload, any other status has none")
+        return self
+
+
+class Instructions(Record):
+    """What annotators are told about the tasks of a collection."""
+
+    question: str = Field("", description="one line above every task; empty: the form's own words")
+    guidelines: str = Field("", description="markdown that an annotator acknowledges before his first task")
+    rating_low: int = Field(1, description="the lower end of the rating scale")
+    rating_high: int = Field(7, description="the upper end of the rating scale")
+
+    @model_validator(mode="after")
+    def _scale(self) -> Self:
+        if not 1 <= self.rating_high - self.rating_low <= 9:
+            raise ValueError("a rating scale has 2 to 10 steps")
         return self
 
 
