@@ -1,5 +1,7 @@
 """From judgements to pairs and labels: the one place where the forms of feedback meet, whoever gave it."""
 
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
@@ -10,6 +12,7 @@ from alignkit.records import (
     Candidate,
     Content,
     Critique,
+    Demonstration,
     Judgement,
     LabelledCompletion,
     Message,
@@ -79,6 +82,25 @@ def labelled_completions(
     return found
 
 
+def revised_demonstrations(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> dict[str, list[Demonstration]]:
+    """The better answers that critiques came with, by task id, in the tasks' order: examples for SFT.
+
+    Raises UserError for a candidate that is not in its task.
+    """
+    found: dict[str, list[Demonstration]] = {}
+    for task, mine in _judged(tasks, judgements):
+        for pair in _revised_pairs(task, mine):
+            found.setdefault(task.id, []).append(Demonstration(prompt=pair.prompt, completion=pair.chosen))
+    return found
+
+
+def judgements_hash(judgements: Iterable[Judgement]) -> str:
+    """SHA-256 of the judgements' contents, whatever their order: the name of what a reward model learned from."""
+    by_id = sorted(judgements, key=lambda judgement: judgement.id)
+    rows = [json.dumps(j.model_dump(mode="json"), ensure_ascii=False, sort_keys=True) for j in by_id]
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
 def _judged(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> Iterator[tuple[Task, list[Judgement]]]:
     """Every task with its usable judgements: those that did not fail and were not superseded."""
     judgements = list(judgements)
@@ -139,14 +161,19 @@ def _voted_pairs(
 def _all_votes(judgements: Sequence[Judgement], threshold: float) -> Iterator[tuple[str, str, str, float]]:
     """(voter, a, b, probability that a is better)."""
     for judgement in judgements:
-        voter, payload = judgement.annotator.id, judgement.payload
-        if isinstance(payload, Ranking):
-            for a, b, p in _ranked(payload):
-                yield voter, a, b, p
-        elif isinstance(payload, Pairwise) and payload.a != payload.b:
-            yield voter, payload.a, payload.b, payload.p_a
+        for a, b, p in stated_preferences(judgement):
+            yield judgement.annotator.id, a, b, p
     yield from _rated(judgements, threshold)
     yield from _good_and_bad(judgements)
+
+
+def stated_preferences(judgement: Judgement) -> Iterator[tuple[str, str, float]]:
+    """(a, b, probability that a is better) of every pair that a ranking or a pairwise judgement compares."""
+    payload = judgement.payload
+    if isinstance(payload, Ranking):
+        yield from _ranked(payload)
+    elif isinstance(payload, Pairwise) and payload.a != payload.b:
+        yield payload.a, payload.b, payload.p_a
 
 
 def _ranked(ranking: Ranking) -> Iterator[tuple[str, str, float]]:

@@ -131,6 +131,15 @@ class Annotates(Protocol):
         ...
 
 
+@runtime_checkable
+class ReportsAnnotation(Protocol):
+    """A source of judgements that has more to say about them than what they are."""
+
+    def annotation_figures(self) -> Mapping[str, Any]:
+        """Figures of the last `annotate`, for the summary of `collect`: failures, cost, a snapshot's hash."""
+        ...
+
+
 class Whitening(NamedTuple):
     """How advantages are brought to mean 0 and variance 1 over the batch; see `alignkit.masked.whiten`."""
 

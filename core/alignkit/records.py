@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 
 class Record(BaseModel):
@@ -127,7 +127,15 @@ class Task(Record):
     gold: "Payload | None" = None
 
 
-class Ranking(Record):
+class _Payload(Record):
+    """Base of what a judgement says. `type` tells the forms apart, so it is written even though it is a default."""
+
+    @model_serializer(mode="wrap")
+    def _with_type(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {"type": type(self).model_fields["type"].default, **handler(self)}
+
+
+class Ranking(_Payload):
     """Candidate ids from best to worst, in groups; ids in one group are tied."""
 
     type: Literal["ranking"] = "ranking"
@@ -141,7 +149,7 @@ class Ranking(Record):
         return self
 
 
-class Pairwise(Record):
+class Pairwise(_Payload):
     """`p_a`: probability that candidate `a` is better than `b`; 0.5 is a tie."""
 
     type: Literal["pairwise"] = "pairwise"
@@ -150,7 +158,7 @@ class Pairwise(Record):
     p_a: float = Field(ge=0.0, le=1.0)
 
 
-class Rating(Record):
+class Rating(_Payload):
     """One candidate on a scale."""
 
     type: Literal["rating"] = "rating"
@@ -160,7 +168,7 @@ class Rating(Record):
     high: float = 7.0
 
 
-class Binary(Record):
+class Binary(_Payload):
     """Good or bad."""
 
     type: Literal["binary"] = "binary"
@@ -168,7 +176,7 @@ class Binary(Record):
     good: bool
 
 
-class Critique(Record):
+class Critique(_Payload):
     """Words on one candidate, with an optional better version of it."""
 
     type: Literal["critique"] = "critique"

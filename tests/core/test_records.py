@@ -8,13 +8,16 @@ from pydantic import ValidationError
 
 from alignkit.records import (
     Annotator,
+    Binary,
     Candidate,
+    Critique,
     Judgement,
     Message,
     Pairwise,
     PreferencePair,
     Prompt,
     Ranking,
+    Rating,
     Sampling,
     Task,
     content_id,
@@ -124,3 +127,19 @@ def test_defaults_left_out_come_back() -> None:
     assert Task.model_validate_json(task.model_dump_json(exclude_defaults=True)) == task
     with pytest.raises(ValidationError):
         Task(id="t", prompt="x", candidates=(), overlap=0)
+
+
+def test_written_without_defaults_a_judgement_is_read_back() -> None:
+    payloads = [
+        Ranking(groups=(("a",), ("b",))),
+        Pairwise(a="a", b="b", p_a=1.0),
+        Rating(candidate="a", value=1.0),
+        Binary(candidate="a", good=True),
+        Critique(candidate="a", text="short"),
+    ]
+    for payload in payloads:
+        judgement = Judgement(id="j", task_id="t", annotator=PERSON, payload=payload)
+        assert Judgement.model_validate_json(judgement.model_dump_json(exclude_defaults=True)) == judgement
+        task = Task(id="t", prompt="Q", candidates=(), gold=payload)
+        assert Task.model_validate_json(task.model_dump_json(exclude_defaults=True)) == task
+        assert payload.model_dump()["type"] == payload.type

@@ -11,7 +11,7 @@ from alignkit.code import require_allowed
 from alignkit.components import Component, Kind
 from alignkit.errors import UserError, did_you_mean
 from alignkit.manager import PluginManager, Registered
-from alignkit.recipe.model import LATEST, ComponentSpec, Recipe, SlotOf, StepSpec
+from alignkit.recipe.model import LATEST, ComponentSpec, LastRound, Recipe, SlotOf, StepSpec
 from alignkit.recipe.source import KeyPath, Lines
 
 M = TypeVar("M", bound=BaseModel)
@@ -182,11 +182,20 @@ def check_recipe(recipe: Recipe, manager: PluginManager, lines: Lines, allowed: 
     for i, step in enumerate(recipe.steps):
         try:
             spec = _component_of(step, lines, ("steps", i))
-            resolve(manager, "step", spec, lines, ("steps", i), allowed)
+            resolved = resolve(manager, "step", spec, lines, ("steps", i), allowed)
         except UserError as error:
             raise UserError(f"step {step.id!r}: {error.what}", where=error.where, hint=error.hint) from None
+        last_round = _of_the_last_round(resolved.config) if step.each_round else set()
+        again = [s.id for s in recipe.steps if s.each_round]
         for text, path in references(step.options):
-            _known(text, ids[:i], lines, ("steps", i, *path))
+            earlier = [*ids[:i], *again] if path[0] in last_round else ids[:i]
+            _known(text, earlier, lines, ("steps", i, *path))
+
+
+def _of_the_last_round(config: BaseModel) -> set[str | int]:
+    """Names of the fields that may refer to later steps."""
+    fields = type(config).model_fields.items()
+    return {name for name, field in fields if any(isinstance(m, LastRound) for m in field.metadata)}
 
 
 def _known(reference: str, earlier: list[str], lines: Lines, path: KeyPath) -> None:

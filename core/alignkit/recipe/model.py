@@ -24,6 +24,16 @@ class Volatile:
     """Marks a config field whose file may grow while the run waits: its content is not part of the step's identity."""
 
 
+@dataclass(frozen=True)
+class Operational:
+    """Marks a config field that changes how the work is done and not its result: it is no part of the step's identity."""
+
+
+@dataclass(frozen=True)
+class LastRound:
+    """Marks a config field that may refer to a later step: it means that step's result of the round before."""
+
+
 class ComponentSpec(BaseModel):
     """A component by name with its options: `{name: ppo, lr: 1e-5}`; a bare string is short for `{name: …}`."""
 

@@ -82,6 +82,8 @@ def _of_section(name: str, section: dict[str, Any], simulated: bool) -> Iterator
         yield 2, Card("True reward", *_change(section, "true_reward", details), simulated)
     if section.get("win_rate") is not None:
         yield 3, _win_rate(section["win_rate"])
+    if name == "feedback":
+        yield from ((5, card) for step in section.values() if isinstance(step, dict) for card in _agreement(step))
     if "kl" in section:
         details = "nats; how far the policy has moved"
         yield 4, Card("KL to the reference policy", number(section["kl"], 3), (details,))
@@ -95,11 +97,24 @@ def _accuracy(section: dict[str, Any]) -> Card:
         gauge = Gauge(100 * accuracy, None, None, 100 * baseline, "longest")
     if _is_number(section.get("heldout_pairs")):
         details.append(f"{number(section['heldout_pairs'])} held-out pairs")
+    if "accuracy_of_last_round" in section:
+        details.append(f"the reward model of the round before: {percent(section['accuracy_of_last_round'])}")
     if "accuracy_before" in section:
         # A policy that learned from preferences is its own reward model, and was one before.
         details.insert(0, f"before: {percent(section['accuracy_before'])}")
         return Card("Accuracy of the policy's implicit reward", percent(accuracy), tuple(details), gauge=gauge)
     return Card("Reward-model accuracy", percent(accuracy), tuple(details), gauge=gauge)
+
+
+def _agreement(step: dict[str, Any]) -> Iterator[Card]:
+    """How often two annotators of one question said the same, where a question had two."""
+    found = step.get("agreement")
+    for kind, figures in found.items() if isinstance(found, dict) else ():
+        if isinstance(figures, dict) and _is_share(figures.get("raw")):
+            details = [f"{number(figures.get('items'))} items, {number(figures.get('annotators'))} annotators"]
+            if _is_number(figures.get("alpha")):
+                details.insert(0, f"Krippendorff's alpha {number(figures['alpha'], 3)}")
+            yield Card(f"Annotators agree ({kind})", percent(figures["raw"]), tuple(details))
 
 
 def _change(section: dict[str, Any], name: str, details: str) -> tuple[str, tuple[str, ...]]:

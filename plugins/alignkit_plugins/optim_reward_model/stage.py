@@ -1,9 +1,11 @@
 """Bradley-Terry reward model: -w log sigmoid(r_chosen - r_rejected - m) over all pairs of a ranking at once."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from alignkit.batches import Row, TokenBatch
@@ -16,6 +18,7 @@ from alignkit.records import Content
 from alignkit.training.loop import train_steps
 from alignkit.training.pairs import (
     Group,
+    Grouped,
     PairColumns,
     decided,
     flatten,
@@ -26,6 +29,8 @@ from alignkit.training.pairs import (
     total_weight,
 )
 from alignkit_plugins.optim_reward_model.config import RewardModelConfig
+
+logger = logging.getLogger("alignkit")
 
 
 class RewardModelStage:
@@ -60,8 +65,31 @@ class RewardModelStage:
             summary["accuracy"] = pair_accuracy(scorer, data.heldout.groups)
             summary["accuracy_longest_baseline"] = longest_baseline(data.heldout.pairs)
             context.log(steps, {"heldout_accuracy": summary["accuracy"]})
+            summary |= drift(scorer, task, data.heldout)
         summary["train_accuracy"] = pair_accuracy(scorer, groups[:2000])
         return summary
+
+
+def drift(scorer: SequenceScorer, task: FitTask, heldout: Grouped) -> dict[str, float]:
+    """How the model of the round before does on this round's held-out pairs, and how alike the two order their texts.
+
+    `accuracy_of_last_round` far below `accuracy`: the policy has moved to texts that the older model cannot judge.
+    Empty in the first round.
+    """
+    before = task.context.previous_folder
+    if before is None or not (before / "model").is_dir():
+        return {}
+    older = SequenceScorer.load(str(before / "model"), task.context.device)
+    if older.encoder.tokenizer_id != scorer.encoder.tokenizer_id:
+        logger.info("the reward model of the round before has another tokenizer: drift is not measured")
+        return {}
+    rows, _ = flatten(heldout.groups)
+    ids = [row.ids for row in rows]
+    new_B, old_B = scorer.score_rows(ids), older.score_rows(ids)
+    figures = {"accuracy_of_last_round": pair_accuracy(older, heldout.groups)}
+    if len(ids) > 1:
+        figures["rank_correlation_with_last_round"] = float(spearmanr(new_B.numpy(), old_B.numpy()).statistic)
+    return figures
 
 
 def scorer_row(scorer: SequenceScorer, prompt: Content, completion: Content) -> Row:

@@ -1,6 +1,6 @@
 """Options of the reward source `human`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,10 +11,26 @@ from alignkit.recipe.model import Volatile
 class HumanConfig(Config):
     """Options of the reward source `human`."""
 
+    form: Literal["ranking", "pairwise", "rating", "binary", "critique"] = Field(
+        "ranking",
+        description="what people are asked: to rank all candidates of a task, which of two is better (every pair), "
+        "or of each candidate to rate it, call it good or bad, or criticise it",
+    )
+    question: str = Field("", description="one line above every task; empty: the form's own words")
+    guidelines: str | None = Field(
+        None, description="markdown file that people read and acknowledge before their first task"
+    )
+    scale: tuple[int, int] = Field((1, 7), description="lowest and highest rating of the form rating")
+    gold: str | None = Field(
+        None,
+        description="JSONL file of tasks whose answer is known (`gold`); everybody gets them, nothing learns from them",
+    )
+    gold_every: int = Field(10, ge=1, description="a gold task comes after so many others")
     judgements: Annotated[str | None, Volatile()] = Field(
         None,
-        description="JSONL file with judgements, or a folder of such files; default: RUN FOLDER/judgements",
+        description="JSONL file with further judgements, or a folder of such files; default: RUN FOLDER/judgements",
     )
     min_share: float = Field(
-        1.0, gt=0.0, le=1.0, description="share of the tasks that must be answered before the run goes on"
+        1.0, gt=0.0, le=1.0, description="share of the questions that must be answered before the run goes on"
     )
+    wait: bool = Field(False, description="stay until enough is answered, instead of pausing the run (exit status 3)")

@@ -1,124 +1,186 @@
-"""Judgements of people: matched with the tasks, checked, and waited for."""
+"""People: questions go into the run's annotation store, answers come from there and from judgement files.
+
+`alignkit label RUN` shows the questions in a web page. Judgement files count as well, so labels that were made
+elsewhere can be brought in; a question that they answer is not published.
+"""
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from alignkit.data.rows import BadRow
-from alignkit.data.sources import read_rows
+from alignkit.annotation import AnnotationStore
+from alignkit.annotation.questions import Questions
+from alignkit.context import BuildContext, StepContext
+from alignkit.data.store import RecordFile
 from alignkit.errors import Paused, UserError
-from alignkit.feedback import judged_candidates, superseded_ids
-from alignkit.records import Judgement, Task
+from alignkit.records import Instructions, Judgement, Task
+from alignkit_plugins.reward_human.files import read_judgements
+
+if TYPE_CHECKING:
+    from alignkit_plugins.reward_human.config import HumanConfig
 
 logger = logging.getLogger("alignkit")
 
+STORE = "annotations.sqlite"
+POLL_SECONDS = 2.0
+# Gold tasks are for everybody.
+EVERYBODY = 1_000_000
 
-class _Placed(NamedTuple):
-    where: str
-    judgement: Judgement
+
+class Place(NamedTuple):
+    """Where people are asked: the store's file, and the name of the collection in it."""
+
+    store: Path
+    collection: str
 
 
 class HumanSource:
-    """Reads judgements from `place` (a JSONL file or a folder of them)."""
+    """Satisfies `Annotates` and `ReportsAnnotation`."""
 
-    def __init__(self, place: Path, min_share: float, tasks_file: Path | None) -> None:
-        self._place = place
-        self._min_share = min_share
-        self._tasks_file = tasks_file
+    def __init__(
+        self,
+        config: "HumanConfig",
+        place: Place,
+        files: Path,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self.config = config
+        self.place = place
+        self.files = files
+        self._progress = progress
+        self._figures: dict[str, Any] = {}
 
     def annotate(self, tasks: Sequence[Task]) -> Iterator[Judgement]:
-        """The newest version of every judgement of these tasks.
+        """People's current judgements of these tasks, from store and files.
 
-        Raises Paused while fewer than `min_share` of the tasks have the answers they need, UserError with
-        file:line for a judgement that is damaged or names a candidate its task does not have.
+        Raises Paused while fewer than `min_share` of the questions have the answers they need (with `wait` it stays
+        instead), UserError with file:line for a damaged judgement in a file.
         """
-        by_id = {task.id: task for task in tasks}
-        current = _newest(_read(self._place))
-        mine = [placed for placed in current if placed.judgement.task_id in by_id]
-        for placed in mine:
-            _check_candidates(placed, by_id[placed.judgement.task_id])
-        unknown = len(current) - len(mine)
-        if unknown:
-            logger.info("%d judgements in %s belong to other tasks", unknown, self._place)
-        judgements = [placed.judgement for placed in mine]
-        self._wait_for(tasks, judgements)
-        return iter(judgements)
+        questions = Questions(tasks, self.config.form)
+        known = {task.id: task for task in [*tasks, *questions.all]}
+        while True:
+            from_files = read_judgements(self.files, known)
+            still = missing_answers(questions, from_files)
+            if not still and not self.place.store.is_file():
+                self._figures = {"from_files": len(from_files)}
+                return iter(questions.back(from_files))
+            with closing(AnnotationStore(self.place.store)) as store:
+                self._publish(store, questions, still)
+                from_store = store.judgements(self.place.collection)
+                answered = self._answered(questions, [*from_files, *from_store])
+                needed = math.ceil(self.config.min_share * len(questions.all) - 1e-9)  # 0.1 * 30 are 3, not 4
+                if answered >= needed:
+                    snapshot = store.snapshot(self.place.collection)
+                    self._figures = {"from_files": len(from_files), "snapshot": snapshot.hash}
+                    return iter(questions.back([*from_files, *snapshot.judgements]))
+            self._progress(answered, needed)
+            if not self.config.wait:
+                self._pause(len(questions.all), answered, needed)
+            time.sleep(POLL_SECONDS)
 
-    def _wait_for(self, tasks: Sequence[Task], judgements: Sequence[Judgement]) -> None:
-        annotators: dict[str, set[str]] = {task.id: set() for task in tasks}
-        for judgement in judgements:
-            # Who skips or flags a task has answered it (asking again would keep the run waiting for ever); who takes an
-            # answer back has not.
-            passed = judgement.status in ("skipped", "flagged") and judgement.supersedes is None
-            if judgement.status == "ok" or passed:
-                annotators[judgement.task_id].add(judgement.annotator.id)
-        answered = sum(len(annotators[task.id]) >= task.overlap for task in tasks)
-        # The small number keeps 0.1 * 30 from asking for 4 tasks.
-        needed = math.ceil(self._min_share * len(tasks) - 1e-9)
-        if answered >= needed:
-            return
-        questions = f"; the questions are in {self._tasks_file}" if self._tasks_file else ""
+    def annotation_figures(self) -> Mapping[str, Any]:
+        """Judgements from files, and the hash of the store's snapshot that was taken."""
+        return self._figures
+
+    def _publish(self, store: AnnotationStore, questions: Questions, still: Mapping[str, int]) -> None:
+        """Questions that the files leave open; what was published stays as it is."""
+        there = {task.id for task in store.tasks(self.place.collection)}
+        new = [
+            question.model_copy(update={"overlap": still[question.id]})
+            for question in questions.all
+            if question.id in still and question.id not in there
+        ]
+        gold = [task for task in gold_tasks(self.config) if task.id not in there]
+        store.publish(self.place.collection, self.config.form, interleaved(new, gold, self.config.gold_every))
+        store.instruct(self.place.collection, instructions(self.config))
+
+    def _answered(self, questions: Questions, judgements: Sequence[Judgement]) -> int:
+        return len(questions.all) - len(missing_answers(questions, judgements))
+
+    def _pause(self, total: int, answered: int, needed: int) -> None:
         raise Paused(
-            f"{needed - answered} of {len(tasks)} tasks still need judgements "
+            f"{needed - answered} of {total} questions still need answers "
             f"({answered} have enough, {needed} are needed)",
-            where=self._place,
-            hint=f"put JSONL files with judgements there{questions}",
+            where=self.place.store,
+            hint=f"let people answer in a web page: alignkit label {self.place.store.parent}\n"
+            f"  -> or put JSONL files with judgements of tasks.jsonl into {self.files}",
         )
 
 
-def _files(place: Path) -> list[Path]:
-    if place.is_dir():
-        others = sorted(p.name for p in place.iterdir() if p.suffix != ".jsonl" and not p.name.startswith("."))
-        if others:
-            logger.warning("not read, only .jsonl files are: %s", ", ".join(others))
-        return sorted(p for p in place.glob("*.jsonl") if not p.name.startswith("."))
-    return [place] if place.exists() else []
+def missing_answers(questions: Questions, judgements: Sequence[Judgement]) -> dict[str, int]:
+    """Question id -> answers that are missing, for those that have too few.
+
+    Who skips or flags a question has answered it (asking again would keep the run waiting for ever); who takes an
+    answer back has not; a failed judgement of a model is none.
+    """
+    who: dict[str, set[str]] = {question.id: set() for question in questions.all}
+    for judgement in judgements:
+        passed = judgement.status in ("skipped", "flagged") and judgement.supersedes is None
+        if judgement.status == "ok" or passed:
+            for id in questions.answered_by(judgement):
+                who[id].add(judgement.annotator.id)
+    return {q.id: q.overlap - len(who[q.id]) for q in questions.all if len(who[q.id]) < q.overlap}
 
 
-def _read(place: Path) -> Iterator[_Placed]:
-    for path in _files(place):
+def interleaved(tasks: Sequence[Task], gold: Sequence[Task], every: int) -> list[Task]:
+    """A gold task after each `every` others; those left over come at the end."""
+    found: list[Task] = []
+    waiting = list(reversed(gold))
+    for number, task in enumerate(tasks, 1):
+        found.append(task)
+        if waiting and number % every == 0:
+            found.append(waiting.pop())
+    return [*found, *reversed(waiting)]
+
+
+def instructions(config: "HumanConfig") -> Instructions:
+    """What people are told. Raises UserError for guidelines that cannot be read and an impossible scale."""
+    guidelines = ""
+    if config.guidelines is not None:
         try:
-            for source in read_rows(str(path)):
-                yield _Placed(source.where, _parsed(source.where, source.row))
-        except BadRow as bad:
-            raise UserError(bad.problem, where=bad.where, hint="mend or remove the line") from None
-
-
-def _parsed(where: str, row: object) -> Judgement:
+            guidelines = Path(config.guidelines).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"the guidelines cannot be read: {error}", where=config.guidelines) from None
+    low, high = config.scale
     try:
-        return Judgement.model_validate(row)
+        return Instructions(question=config.question, guidelines=guidelines, rating_low=low, rating_high=high)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(p) for p in first["loc"])
-        problem = f"{field}: {first['msg']}" if field else first["msg"]
-        raise UserError(f"not a judgement: {problem}", where=where, hint="mend or remove the line") from None
+        raise UserError(error.errors()[0]["msg"].removeprefix("Value error, "), where="scale") from None
 
 
-def _newest(found: Iterable[_Placed]) -> list[_Placed]:
-    """Judgements that no other one supersedes. The same line in two files counts once."""
-    by_id: dict[str, _Placed] = {}
-    for placed in found:
-        first = by_id.setdefault(placed.judgement.id, placed)
-        if first.judgement != placed.judgement:
-            raise UserError(
-                f"another judgement with the id {placed.judgement.id!r} stands in {first.where}",
-                where=placed.where,
-                hint="an edit is a new judgement with its own id and `supersedes`",
-            )
-    replaced = superseded_ids(placed.judgement for placed in by_id.values())
-    return [placed for id, placed in by_id.items() if id not in replaced]
+def gold_tasks(config: "HumanConfig") -> list[Task]:
+    """The tasks of the gold file. Raises UserError for one without its answer, or whose answer has another form."""
+    if config.gold is None:
+        return []
+    path = Path(config.gold).expanduser()
+    tasks = [task.model_copy(update={"overlap": EVERYBODY}) for task in RecordFile(path, Task)]
+    for number, task in enumerate(tasks, 1):
+        if task.gold is None or task.gold.type != config.form:
+            found = "no gold answer" if task.gold is None else f"a {task.gold.type} as its answer"
+            raise UserError(f"task {task.id!r} has {found}, but form is {config.form}", where=f"{path}:{number}")
+    return tasks
 
 
-def _check_candidates(placed: _Placed, task: Task) -> None:
-    known = {candidate.id for candidate in task.candidates}
-    for id in judged_candidates(placed.judgement):
-        if id not in known:
-            raise UserError(
-                f"candidate {id!r} is not in task {task.id!r}",
-                where=placed.where,
-                hint=f"its candidates: {', '.join(sorted(known))}",
-            )
+def open_source(config: "HumanConfig", context: BuildContext) -> HumanSource:
+    """The source for the step that builds it."""
+    run = context.run.folder
+    files = run / "judgements" if config.judgements is None else Path(config.judgements).expanduser()
+    if not isinstance(context, StepContext):
+        return HumanSource(config, Place(run / STORE, "judgements"), files)
+    shown = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if not shown and config.wait:
+            context.start_progress(total, "answer")
+            shown = True
+        if config.wait:
+            context.log(done, {})
+
+    return HumanSource(config, Place(run / STORE, f"r{context.round}-{context.step_id}"), files, progress)

@@ -1,135 +1,127 @@
-"""The step `collect`: sample, publish tasks, gather judgements, turn them into preference pairs and labels."""
+"""The step `collect`: tasks, judgements, and what they make: preference pairs, labels, demonstrations."""
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from alignkit.context import HELDOUT, PARTS, StepContext
 from alignkit.data.store import RecordFile, write_records
 from alignkit.errors import UserError
-from alignkit.feedback import labelled_completions, preference_pairs
-from alignkit.files import read_json, write_json
+from alignkit.feedback import judgements_hash, labelled_completions, preference_pairs, revised_demonstrations
+from alignkit.files import read_json
 from alignkit.hooks import notify
-from alignkit.loop.prompts import Fitting, fitting_prompts
-from alignkit.protocols import Policy, Sampler, StepOutput
-from alignkit.records import Candidate, Judgement, Prompt, Record, Task, content_id
-from alignkit.seeds import derived_seed
-
-if TYPE_CHECKING:
-    from alignkit_plugins.step_collect.plugin import CollectConfig
+from alignkit.protocols import ReportsAnnotation, StepOutput
+from alignkit.records import Judgement, Record, Task, content_id, plain_text
+from alignkit_plugins.step_collect.candidates import make_tasks
+from alignkit_plugins.step_collect.config import CollectConfig
 
 SIMULATED = "Judgements come from simulated annotators, a program with a documented taste. No person judged anything."
+
+
+class Answered(NamedTuple):
+    """Tasks with the judgements of them."""
+
+    tasks: list[Task]
+    judgements: list[Judgement]
 
 
 class Collect:
     """Satisfies `alignkit.protocols.Step`."""
 
-    def __init__(self, config: "CollectConfig") -> None:
+    def __init__(self, config: CollectConfig) -> None:
         self.config = config
 
     def run(self, context: StepContext) -> StepOutput:
-        """Tasks once published stay as they are: a run that waited for people goes on with the same completions."""
+        """Write tasks, judgements and parts. Raises Paused if people have not answered enough yet."""
         source = context.build("reward_source", self.config.reward_source)
         if not hasattr(source, "annotate"):
             raise UserError(
                 f"reward source {self.config.reward_source.name!r} gives scores, not judgements",
                 where=f"step {context.step_id}",
-                hint="collect needs human, simulated or another source that judges",
+                hint="collect needs human, ai, simulated or another source that judges",
             )
-        path = context.folder / "tasks.jsonl"
-        if not path.is_file():
-            write_records(path, self._tasks(context))
-        tasks = list(RecordFile(path, Task))
+        tasks = make_tasks(self.config, context)
         judgements: list[Judgement] = list(source.annotate(tasks))
         write_records(context.folder / "judgements.jsonl", judgements)
         notify(context.manager, "alignkit_judgements", run=context.run, step_id=context.step_id, judgements=judgements)
-        return self._write_parts(tasks, judgements, context)
-
-    def _tasks(self, context: StepContext) -> list[Task]:
-        config = self.config
-        policy = context.policy(config.policy)
-        sampler: Sampler = context.build("sampler", config.sampler)
-        prompts, too_long = self._prompts(policy, context)
-        write_json(context.folder / "left_out.json", {"prompts_too_long": too_long})
-        context.start_progress(len(prompts), "prompt")
-        tasks: list[Task] = []
-        for start in range(0, len(prompts), 64):
-            chunk = prompts[start : start + 64]
-            tasks += self._sample(policy, sampler, chunk, derived_seed(context.seed, "collect", start))
-            context.log(start + len(chunk), {})
-        return tasks
-
-    def _prompts(self, policy: Policy, context: StepContext) -> Fitting:
-        """This round's share of the prompts: with a limit, later rounds ask about new ones, then start over."""
-        found = context.records(self.config.prompts, "prompts")
-        everything, too_long = fitting_prompts(policy, found, self.config.max_prompt_length)
-        count = min(self.config.limit or len(everything), len(everything))
-        first = (context.round - 1) * count
-        return Fitting([everything[(first + i) % len(everything)] for i in range(count)], too_long)
-
-    def _sample(self, policy: Policy, sampler: Sampler, prompts: Sequence[Prompt], seed: int) -> list[Task]:
-        K = self.config.samples_per_prompt
-        rollout = sampler.rollout(policy, [p for p in prompts for _ in range(K)], self.config.sampling, seed)
-        tasks = []
-        for i, prompt in enumerate(prompts):
-            candidates = tuple(
-                Candidate(
-                    id=content_id(prompt.id, rollout.texts[b], policy.revision, str(b - i * K)),
-                    prompt_id=prompt.id,
-                    prompt=prompt.prompt,
-                    completion=rollout.texts[b],
-                    policy_revision=policy.revision,
-                    sampling=self.config.sampling,
-                    seed=seed,
-                    prompt_ids=rollout.prompt_ids[b],
-                    completion_ids=rollout.completion_ids[b],
-                    finish_reason=rollout.finish[b],
-                )
-                for b in range(i * K, (i + 1) * K)
-            )
-            id = content_id(*(c.id for c in candidates))
-            tasks.append(Task(id=id, prompt=prompt.prompt, candidates=candidates, overlap=self.config.overlap))
-        return tasks
-
-    def _write_parts(self, tasks: list[Task], judgements: list[Judgement], context: StepContext) -> StepOutput:
+        rounds = [*self._earlier(context), Answered(tasks, judgements)]
         left_out: Counter[str] = Counter()
-        pairs = preference_pairs(tasks, judgements, rating_threshold=self.config.rating_threshold, left_out=left_out)
-        labels = labelled_completions(tasks, judgements, left_out=left_out)
-        heldout = {t.id for t in tasks if self._held_out(t)}
-        parts: dict[str, list[Record]] = {
-            "preferences": [p for p in pairs if p.group not in heldout],
-            HELDOUT + "preferences": [p for p in pairs if p.group in heldout],
-            "labels": [label for task, own in labels.items() if task not in heldout for label in own],
-            HELDOUT + "labels": [label for task, own in labels.items() if task in heldout for label in own],
-        }
         outputs = {"": ".", "tasks": "tasks.jsonl", "judgements": "judgements.jsonl"}
-        for part, new in parts.items():
-            before = context.previous_folder / f"{part}.jsonl" if context.previous_folder else None
-            kept = before is not None and self.config.accumulate and before.is_file()
-            older = list(RecordFile(before, PARTS[part.removeprefix(HELDOUT)])) if before and kept else []
-            if older or new or part.endswith("preferences"):  # labels come from good/bad judgements alone
-                write_records(context.folder / f"{part}.jsonl", [*older, *new])
+        counts: dict[str, int] = {}
+        for part, records in self._parts(rounds, left_out).items():
+            counts[part] = len(records)
+            if records or part.endswith("preferences"):  # the others come from some forms of judgement alone
+                write_records(context.folder / f"{part}.jsonl", records)
                 outputs[part] = f"{part}.jsonl"
-        status = Counter(j.status for j in judgements)
-        figures: dict[str, Any] = {
-            "source": self.config.reward_source.name,
-            "tasks": len(tasks),
-            **read_json(context.folder / "left_out.json"),
-            "judgements": len(judgements),
-            "not_usable": {k: v for k, v in status.items() if k != "ok"},
-            "pairs": len(parts["preferences"]),
-            "heldout_pairs": len(parts[HELDOUT + "preferences"]),
+        figures = self._figures(rounds[-1], context) | {
+            "rounds_used": len(rounds),
+            "pairs": counts["preferences"],
+            "heldout_pairs": counts[HELDOUT + "preferences"],
             "equal_pairs_left_out": left_out["equal"],
-            "labels": len(parts["labels"]),
-            "heldout_labels": len(parts[HELDOUT + "labels"]),
+            "labels": counts["labels"],
+            "heldout_labels": counts[HELDOUT + "labels"],
             "divided_labels_left_out": left_out["divided"],
-            "annotators": sorted({j.annotator.id for j in judgements}),
+            "demonstrations": counts["demonstrations"],
         }
+        if isinstance(source, ReportsAnnotation):
+            figures["about_source"] = dict(source.annotation_figures())
         summary: dict[str, Any] = {"feedback": {context.step_id: figures}}
         if any(j.annotator.kind == "program" for j in judgements):
             summary["simulated"] = SIMULATED
         return StepOutput(outputs, summary)
 
+    def _earlier(self, context: StepContext) -> list[Answered]:
+        """What the rounds before asked and heard, the oldest first, as far as it is to be used."""
+        if context.previous_folder is None:
+            return []
+        used = self.config.rounds_used
+        first = 1 if used is None else max(1, context.round - used + 1)
+        found = []
+        for round in range(first, context.round):
+            folder = context.run.folder / f"r{round}" / context.folder.name
+            tasks, judgements = folder / "tasks.jsonl", folder / "judgements.jsonl"
+            found.append(Answered(list(RecordFile(tasks, Task)), list(RecordFile(judgements, Judgement))))
+        return found
+
+    def _parts(self, rounds: Sequence[Answered], left_out: Counter[str]) -> Mapping[str, Sequence[Record]]:
+        """Part -> its records, all rounds in order. Only the newest round's leavings are counted."""
+        parts: defaultdict[str, list[Record]] = defaultdict(list)
+        for number, (tasks, judgements) in enumerate(rounds, 1):
+            counted = left_out if number == len(rounds) else None
+            threshold = self.config.rating_threshold
+            heldout = {task.id for task in tasks if self._held_out(task)}
+            pairs = preference_pairs(tasks, judgements, rating_threshold=threshold, left_out=counted)
+            labels = labelled_completions(tasks, judgements, left_out=counted)
+            shown = revised_demonstrations(tasks, judgements)
+            found: dict[str, list[tuple[str, Record]]] = {
+                "preferences": [(pair.group, pair) for pair in pairs],
+                "labels": [(id, label) for id, own in labels.items() for label in own],
+                "demonstrations": [(id, one) for id, own in shown.items() for one in own],
+            }
+            for part, records in found.items():
+                assert part in PARTS
+                parts[part] += [record for id, record in records if id not in heldout]
+                parts[HELDOUT + part] += [record for id, record in records if id in heldout]
+        return parts
+
+    def _figures(self, answered: Answered, context: StepContext) -> dict[str, Any]:
+        from alignkit.agreement import agreement
+
+        tasks, judgements = answered
+        status = Counter(j.status for j in judgements)
+        return {
+            "source": self.config.reward_source.name,
+            "policies": sorted({c.policy_revision for task in tasks for c in task.candidates}),
+            "tasks": len(tasks),
+            **read_json(context.folder / "left_out.json"),
+            "judgements": len(judgements),
+            "snapshot": judgements_hash(judgements),
+            "not_usable": {k: v for k, v in status.items() if k != "ok"},
+            "annotators": sorted({j.annotator.id for j in judgements}),
+            "agreement": {kind: found._asdict() for kind, found in agreement(tasks, judgements).items()},
+        }
+
     def _held_out(self, task: Task) -> bool:
-        """By the prompt's hash, so that a prompt is on the same side in every round."""
-        return int(content_id(task.prompt)[:8], 16) / 16**8 < self.config.heldout
+        """By the prompt's hash, so that a prompt is on the same side in every round; without a prompt by the task's."""
+        key = content_id(task.prompt) if plain_text(task.prompt).strip() else content_id(task.id)
+        return int(key[:8], 16) / 16**8 < self.config.heldout

@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 
+from alignkit.annotation import AnnotationStore
 from alignkit.errors import Paused, UserError
-from alignkit.records import Candidate, Judgement, Sampling, Task
+from alignkit.records import Annotator, Binary, Candidate, Judgement, Ranking, Sampling, Task
+from alignkit_plugins.reward_human.config import HumanConfig
 from alignkit_plugins.reward_human.plugin import alignkit_reward_sources
-from alignkit_plugins.reward_human.source import HumanSource
+from alignkit_plugins.reward_human.source import HumanSource, Place, interleaved
 
 
-def task(id: str, overlap: int = 1) -> Task:
+def task(id: str, overlap: int = 1, count: int = 2) -> Task:
     candidates = tuple(
         Candidate(
             id=f"{id}{n}", prompt_id="p", prompt="Q", completion=f"answer {n}", seed=0, policy_revision="r",
             sampling=Sampling(), prompt_ids=(1,), completion_ids=(2,), finish_reason="stop",
         )
-        for n in range(2)
+        for n in range(count)
     )  # fmt: skip
     return Task(id=id, prompt="Q", candidates=candidates, overlap=overlap)
 
@@ -42,8 +44,14 @@ def write(path: Path, *rows: Any) -> Path:
     return path
 
 
-def ids(place: Path, *tasks: Task, min_share: float = 1.0) -> list[str]:
-    return [j.id for j in HumanSource(place, min_share, None).annotate(tasks)]
+def source(files: Path, **options: Any) -> HumanSource:
+    folder = files.parent / "run"
+    folder.mkdir(exist_ok=True)
+    return HumanSource(HumanConfig(**options), Place(folder / "annotations.sqlite", "r1-labels"), files)
+
+
+def ids(files: Path, *tasks: Task, **options: Any) -> list[str]:
+    return [j.id for j in source(files, **options).annotate(tasks)]
 
 
 def test_a_file_or_a_folder_of_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -68,13 +76,13 @@ def test_the_last_version_wins(tmp_path: Path) -> None:
 
 def test_an_answer_taken_back_does_not_count(tmp_path: Path) -> None:
     taken_back = {**row("j2", "x", supersedes="j1"), "payload": None, "status": "skipped"}
-    with pytest.raises(Paused, match="1 of 1 tasks"):
+    with pytest.raises(Paused, match="1 of 1 questions"):
         ids(write(tmp_path / "a.jsonl", row("j1", "x"), taken_back), task("x"))
 
 
 def test_a_skip_answers_a_task_and_is_passed_on(tmp_path: Path) -> None:
     skip = {**row("j1", "x"), "payload": None, "status": "skipped"}
-    found = list(HumanSource(write(tmp_path / "a.jsonl", skip), 1.0, None).annotate([task("x")]))
+    found = list(source(write(tmp_path / "a.jsonl", skip)).annotate([task("x")]))
     assert [j.status for j in found] == ["skipped"], "collect counts it as not usable"
 
 
@@ -85,17 +93,17 @@ def test_files_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCap
     assert "all.json" in caplog.text
 
 
-def test_waiting_says_how_many_are_missing_and_where_to_put_them(tmp_path: Path) -> None:
+def test_waiting_says_how_many_are_missing_and_where_they_may_come_from(tmp_path: Path) -> None:
     place = tmp_path / "judgements"
-    source = HumanSource(place, 1.0, tmp_path / "tasks.jsonl")
+    asked = source(place)
     with pytest.raises(Paused) as caught:
-        source.annotate([task("x"), task("y")])
-    assert caught.value.what == "2 of 2 tasks still need judgements (0 have enough, 2 are needed)"
-    assert caught.value.where == str(place)
-    assert str(tmp_path / "tasks.jsonl") in str(caught.value)
+        asked.annotate([task("x"), task("y")])
+    assert caught.value.what == "2 of 2 questions still need answers (0 have enough, 2 are needed)"
+    assert f"alignkit label {tmp_path / 'run'}" in str(caught.value)
+    assert str(place) in str(caught.value)
     write(place / "a.jsonl", row("j1", "x"))
-    with pytest.raises(Paused, match="1 of 2 tasks"):
-        source.annotate([task("x"), task("y")])
+    with pytest.raises(Paused, match="1 of 2 questions"):
+        asked.annotate([task("x"), task("y")])
     assert ids(place, task("x"), task("y"), min_share=0.5) == ["j1"]
 
 
@@ -150,3 +158,112 @@ def test_the_component_looks_in_the_run_folder_by_default(tmp_path: Path) -> Non
     assert [j.id for [j] in found] == ["j1", "j2"]
     assert isinstance(found[0][0], Judgement)
     assert not hasattr(default, "score")
+
+
+def answer(store: AnnotationStore, who: str, **fields: Any) -> Judgement:
+    """What the labelling page does: take the next question and answer it by `fields`, or with a ranking in order."""
+    found = store.next_task(who)
+    assert found is not None
+    question, form = found
+    payload = fields.pop("payload", None) or Ranking(groups=tuple((c.id,) for c in question.candidates))
+    if form == "binary":
+        payload = Binary(candidate=question.candidates[0].id, good=True)
+    judgement = Judgement(
+        id=f"{who}-{question.id}", task_id=question.id, annotator=Annotator(id=who, kind="human"), payload=payload
+    )
+    store.submit(judgement)
+    return judgement
+
+
+def test_questions_are_published_answered_in_the_store_and_taken_as_a_snapshot(tmp_path: Path) -> None:
+    asked = source(
+        tmp_path / "judgements", guidelines=str(write(tmp_path / "guide.md", "Be *kind*.")), question="Which?"
+    )
+    tasks = [task("x", overlap=2), task("y")]
+    with pytest.raises(Paused, match="2 of 2"):
+        asked.annotate(tasks)
+    store = AnnotationStore(asked.place.store)
+    assert [t.id for t in store.tasks("r1-labels")] == ["x", "y"]
+    assert store.instructions("r1-labels").guidelines == "Be *kind*."
+    given = [answer(store, "ann"), answer(store, "ann"), answer(store, "ben")]
+    assert [j.task_id for j in given] == ["x", "y", "x"]
+    found = list(asked.annotate(tasks))
+    assert found == given
+    assert asked.annotation_figures() == {"from_files": 0, "snapshot": store.snapshot("r1-labels").hash}
+    store.close()
+
+
+def test_what_files_answer_is_not_asked_again(tmp_path: Path) -> None:
+    asked = source(write(tmp_path / "judgements" / "a.jsonl", row("j1", "x"), row("j2", "y")).parent)
+    tasks = [task("x", overlap=2), task("y"), task("z")]
+    with pytest.raises(Paused, match="2 of 3"):
+        asked.annotate(tasks)
+    store = AnnotationStore(asked.place.store)
+    assert [(t.id, t.overlap) for t in store.tasks()] == [("x", 1), ("z", 1)]
+    answer(store, "ben"), answer(store, "ben")
+    assert sorted((j.task_id, j.annotator.id) for j in asked.annotate(tasks)) == [
+        ("x", "ann"), ("x", "ben"), ("y", "ann"), ("z", "ben"),
+    ]  # fmt: skip
+    store.close()
+
+
+def test_without_a_missing_answer_no_store_is_made(tmp_path: Path) -> None:
+    asked = source(write(tmp_path / "a.jsonl", row("j1", "x")))
+    assert [j.id for j in asked.annotate([task("x")])] == ["j1"]
+    assert not asked.place.store.exists()
+
+
+def test_good_or_bad_asks_about_each_candidate_and_counts_for_the_task(tmp_path: Path) -> None:
+    asked = source(tmp_path / "judgements", form="binary")
+    with pytest.raises(Paused, match="6 of 6 questions"):
+        asked.annotate([task("x", count=3), task("y", count=3)])
+    store = AnnotationStore(asked.place.store)
+    for _ in range(6):
+        answer(store, "ann")
+    found = list(asked.annotate([task("x", count=3), task("y", count=3)]))
+    judged = sorted((j.task_id, j.payload.candidate) for j in found if isinstance(j.payload, Binary))
+    assert judged == [(id, f"{id}{n}") for id in ("x", "y") for n in range(3)]
+    store.close()
+
+
+def gold(id: str, better: int = 1) -> dict[str, Any]:
+    right = Ranking(groups=((f"{id}{better}",), (f"{id}{1 - better}",)))
+    return task(id).model_copy(update={"gold": right}).model_dump(mode="json")
+
+
+def test_everybody_gets_gold_tasks_and_nothing_learns_from_them(tmp_path: Path) -> None:
+    file = write(tmp_path / "gold.jsonl", gold("g"), gold("h"))
+    asked = source(tmp_path / "judgements", gold=str(file), gold_every=1)
+    with pytest.raises(Paused, match="2 of 2 questions"):
+        asked.annotate([task("x"), task("y")])
+    store = AnnotationStore(asked.place.store)
+    assert [t.id for t in store.tasks()] == ["x", "g", "y", "h"]
+    assert [answer(store, "ann").task_id for _ in range(4)] == ["x", "g", "y", "h"]
+    assert [answer(store, "ben").task_id for _ in range(2)] == ["g", "h"]
+    assert [j.task_id for j in asked.annotate([task("x"), task("y")])] == ["x", "y"]
+    store.close()
+
+
+def test_gold_of_another_form_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (component,) = alignkit_reward_sources()
+    config = component.config.model_validate({"gold": str(write(tmp_path / "g.jsonl", gold("g"))), "form": "pairwise"})
+    assert component.check is not None
+    with pytest.raises(UserError, match="a ranking as its answer, but form is pairwise") as caught:
+        component.check(config, None)  # type: ignore[arg-type]
+    assert caught.value.where == f"{tmp_path / 'g.jsonl'}:1"
+    with pytest.raises(UserError, match="a rating scale has 2 to 10 steps"):
+        component.check(component.config.model_validate({"scale": [1, 100]}), None)  # type: ignore[arg-type]
+
+
+def test_gold_tasks_that_are_left_over_come_last() -> None:
+    tasks, golden = [task(str(n)) for n in range(3)], [task("g"), task("h")]
+    assert [t.id for t in interleaved(tasks, golden, 2)] == ["0", "1", "g", "2", "h"]
+    assert [t.id for t in interleaved([], golden, 2)] == ["g", "h"]
+
+
+def test_with_wait_the_run_stays_until_people_have_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = source(tmp_path / "judgements", wait=True)
+    store = AnnotationStore(asked.place.store)
+    monkeypatch.setattr("time.sleep", lambda seconds: answer(store, "ann"))
+    assert [j.task_id for j in asked.annotate([task("x"), task("y")])] == ["x", "y"]
+    store.close()

@@ -1,0 +1,64 @@
+"""What people are asked about a task: all its candidates at once, two of them, or one.
+
+A task of `collect` has K candidates. A ranking asks about all of them, a pairwise question about two, a rating,
+good/bad or critique about one. Judgements of the questions count for the task they came from.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
+from typing import Literal
+
+from alignkit.errors import UserError
+from alignkit.feedback import judged_candidates
+from alignkit.records import Candidate, Judgement, Task, content_id
+
+Form = Literal["ranking", "pairwise", "rating", "binary", "critique"]
+SIZES: dict[Form, int | None] = {"ranking": None, "pairwise": 2, "rating": 1, "binary": 1, "critique": 1}
+
+
+class Questions:
+    """The questions of some tasks in one form, and the way back from their judgements to the tasks."""
+
+    def __init__(self, tasks: Sequence[Task], form: Form) -> None:
+        """Raises UserError for a task with fewer candidates than the form needs."""
+        self.form = form
+        self.of_task = {task.id: list(_questions(task, form)) for task in tasks}
+        self.all = [question for questions in self.of_task.values() for question in questions]
+        self._parent = {question.id: id for id, questions in self.of_task.items() for question in questions}
+
+    def answered_by(self, judgement: Judgement) -> Iterator[str]:
+        """Ids of the questions that a judgement of a question, or of a whole task, answers."""
+        if judgement.task_id not in self.of_task:
+            if judgement.task_id in self._parent:
+                yield judgement.task_id
+            return
+        judged = set(judged_candidates(judgement))
+        for question in self.of_task[judgement.task_id]:
+            # who skips a whole task answers all of its questions
+            if not judged or judged >= {c.id for c in question.candidates}:
+                yield question.id
+
+    def back(self, judgements: Iterable[Judgement]) -> list[Judgement]:
+        """The judgements as those of the tasks; those of other tasks are left out."""
+        found = []
+        for judgement in judgements:
+            parent = judgement.task_id if judgement.task_id in self.of_task else self._parent.get(judgement.task_id)
+            if parent is not None:
+                found.append(judgement.model_copy(update={"task_id": parent}))
+        return found
+
+
+def _questions(task: Task, form: Form) -> Iterator[Task]:
+    count, size = len(task.candidates), SIZES[form]
+    if count < (size or 2):
+        raise UserError(f"task {task.id!r} has {count} candidate(s), too few for form {form}")
+    if size is None or size == count:
+        yield task
+        return
+    for chosen in combinations(task.candidates, size):
+        yield _part(task, chosen, form)
+
+
+def _part(task: Task, candidates: tuple[Candidate, ...], form: Form) -> Task:
+    id = content_id(task.id, form, *(c.id for c in candidates))
+    return Task(id=id, prompt=task.prompt, candidates=candidates, overlap=task.overlap)

@@ -1,0 +1,146 @@
+"""Where the tasks come from: a file, or completions of the policy."""
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignkit.context import StepContext
+from alignkit.data.store import RecordFile, write_records
+from alignkit.errors import UserError
+from alignkit.files import write_json
+from alignkit.loop.prompts import Fitting, fitting_prompts
+from alignkit.loop.scores import checked_scores
+from alignkit.protocols import Policy, Sampler, Scores
+from alignkit.records import Candidate, Prompt, Task, content_id
+from alignkit.seeds import derived_seed
+from alignkit_plugins.step_collect.config import CollectConfig
+
+logger = logging.getLogger("alignkit")
+CHUNK = 64
+
+
+def make_tasks(config: CollectConfig, context: StepContext) -> list[Task]:
+    """The tasks of this step, as its folder keeps them: once published they stay as they are.
+
+    A run that waited for people goes on with the same completions. `left_out.json` has what was not asked about.
+    """
+    path = context.folder / "tasks.jsonl"
+    if not path.is_file():
+        tasks = _given(config, context) if config.tasks is not None else _Sampled(config, context).tasks()
+        write_records(path, tasks)
+    return list(RecordFile(path, Task))
+
+
+def _given(config: CollectConfig, context: StepContext) -> list[Task]:
+    assert config.tasks is not None
+    path = context.resolve(config.tasks)
+    path = path / "tasks.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError("the file with tasks does not exist", where=path, hint="`alignkit feedback import` makes one")
+    found = list(RecordFile(path, Task))
+    few = [task for task in found if len(task.candidates) < 2]
+    tasks = [
+        task.model_copy(update={"overlap": config.overlap, "gold": None}) for task in found if len(task.candidates) > 1
+    ]
+    _check_ids(tasks, path)
+    kept = tasks[: config.limit]
+    write_json(
+        context.folder / "left_out.json",
+        {"tasks_with_one_candidate": len(few), "tasks_over_limit": len(tasks) - len(kept)},
+    )
+    if not kept:
+        raise UserError("there is no task with two candidates or more", where=path)
+    return kept
+
+
+def _check_ids(tasks: Sequence[Task], path: Path) -> None:
+    seen: set[str] = set()
+    for task in tasks:
+        if task.id in seen:
+            raise UserError(f"two tasks have the id {task.id!r}", where=path)
+        seen.add(task.id)
+
+
+class _Sampled:
+    """Tasks of K completions of each prompt."""
+
+    def __init__(self, config: CollectConfig, context: StepContext) -> None:
+        self.config = config
+        self.context = context
+
+    def tasks(self) -> list[Task]:
+        config, context = self.config, self.context
+        policy = context.policy(config.policy)
+        sampler: Sampler = context.build("sampler", config.sampler)
+        chooser = self._chooser()
+        prompts, too_long = self._prompts(policy, config.pool if chooser is not None else 1.0)
+        context.start_progress(len(prompts), "prompt")
+        found: list[tuple[float, Task]] = []
+        for start in range(0, len(prompts), CHUNK):
+            chunk = prompts[start : start + CHUNK]
+            found += self._sample(policy, sampler, chunk, derived_seed(context.seed, "collect", start), chooser)
+            context.log(start + len(chunk), {})
+        kept = self._chosen(found) if chooser is not None else [task for _, task in found]
+        left_out = {"prompts_too_long": too_long, "prompts_not_chosen": len(found) - len(kept)}
+        write_json(context.folder / "left_out.json", left_out)
+        return kept
+
+    def _chooser(self) -> Scores | None:
+        if self.config.choose_by is None or self.context.round == 1:
+            return None  # in the first round there is no model yet that could be unsure
+        source: Scores = self.context.build("reward_source", self.config.choose_by)
+        if not hasattr(source, "score"):
+            raise UserError(
+                f"choose_by needs scores, and reward source {self.config.choose_by.name!r} gives judgements",
+                where=f"step {self.context.step_id}",
+            )
+        return source
+
+    def _prompts(self, policy: Policy, pool: float) -> Fitting:
+        """This round's share of the prompts: with a limit, later rounds ask about new ones, then start over."""
+        assert self.config.prompts is not None
+        found = self.context.records(self.config.prompts, "prompts")
+        everything, too_long = fitting_prompts(policy, found, self.config.max_prompt_length)
+        limit = self.config.limit or len(everything)
+        first = (self.context.round - 1) * min(limit, len(everything))
+        count = min(round(limit * pool), len(everything))
+        return Fitting([everything[(first + i) % len(everything)] for i in range(count)], too_long)
+
+    def _sample(
+        self, policy: Policy, sampler: Sampler, prompts: Sequence[Prompt], seed: int, chooser: Scores | None
+    ) -> list[tuple[float, Task]]:
+        """(gap between the scores of the two best texts, task) for each prompt."""
+        K = self.config.samples_per_prompt
+        rollout = sampler.rollout(policy, [p for p in prompts for _ in range(K)], self.config.sampling, seed)
+        scores_B = checked_scores(chooser, rollout).tolist() if chooser is not None else [0.0] * len(rollout)
+        found = []
+        for i, prompt in enumerate(prompts):
+            rows = range(i * K, (i + 1) * K)
+            candidates = tuple(
+                Candidate(
+                    id=content_id(prompt.id, rollout.texts[b], policy.revision, str(b - i * K)),
+                    prompt_id=prompt.id,
+                    prompt=prompt.prompt,
+                    completion=rollout.texts[b],
+                    policy_revision=policy.revision,
+                    sampling=self.config.sampling,
+                    seed=seed,
+                    prompt_ids=rollout.prompt_ids[b],
+                    completion_ids=rollout.completion_ids[b],
+                    finish_reason=rollout.finish[b],
+                )
+                for b in rows
+            )
+            scores = {rollout.texts[b]: scores_B[b] for b in rows}  # equal texts are one
+            best, second = [*sorted(scores.values(), reverse=True), -math.inf][:2]
+            id = content_id(*(c.id for c in candidates))
+            task = Task(id=id, prompt=prompt.prompt, candidates=candidates, overlap=self.config.overlap)
+            found.append((best - second, task))
+        return found
+
+    def _chosen(self, found: Sequence[tuple[float, Task]]) -> list[Task]:
+        """The tasks with the smallest gaps, in their first order. Those whose texts are all equal come last."""
+        chosen = sorted((gap, n, task) for n, (gap, task) in enumerate(found))[: self.config.limit]
+        logger.info("%d of %d prompts chosen, those with the smallest gaps", len(chosen), len(found))
+        return [task for _, _, task in sorted(chosen, key=lambda row: row[1])]
