@@ -1,4 +1,4 @@
-"""How far annotators agree with each other, with known answers, and with a second set of judgements.
+"""How far annotators agree with each other and with known answers; what place and length have to do with it.
 
 Pure functions over tasks and judgements. Judgements that failed, were skipped or superseded, or whose task is not
 given, say nothing. An annotator who judged the same thing twice counts once, with the mean of what he said. A
@@ -7,7 +7,7 @@ three categories: the first is better, the second is, or neither.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from alignkit.feedback import stated_preferences, superseded_ids
@@ -21,7 +21,6 @@ Votes = dict[Item, dict[str, float]]
 CONFIDENCE = 0.95
 # How far a rating may be from the known one, as a share of the scale: less than a step of a scale up to 1-10.
 RATING_TOLERANCE = 0.1
-ECE_BINS = 10
 # Two sums of the same votes in another order.
 _EQUAL = 1e-9
 
@@ -50,53 +49,12 @@ class Agreement(NamedTuple):
     annotators: int
 
 
-class Disagreement(NamedTuple):
-    """One pair of candidates with the probabilities that `a` is better, and how many judged it."""
-
-    task_id: str
-    a: str
-    b: str
-    p_first: float
-    p_second: float
-    votes_first: int
-    votes_second: int
-
-
-class Comparison(NamedTuple):
-    """A second set of judgements held against a first one, over the pairs of candidates that both judged.
-
-    A set's verdict on a pair is the category most of its annotators chose, or the side of their mean where no category
-    has most. `accuracy`: where both verdicts name a side, how often it is the same. `same`: how often the verdicts are
-    the same, ties counted as an answer; `kappa` is Cohen's for these three categories. `ece`: how far the second's
-    probability of its verdict is from its accuracy, mean over ten bins weighted by size; None when it gave no
-    probabilities. `longest`: what always naming the longer text would have for an accuracy. `swap_consistency`: how
-    often the second's answer stayed the same with the candidates shown the other way round. `failures`: the
-    second's judgements without an answer, by status.
-    """
-
-    items: int
-    accuracy: Share | None
-    same: Share | None
-    kappa: float | None
-    ece: float | None
-    ties_first: int
-    ties_second: int
-    length_first: Share | None
-    length_second: Share | None
-    longest: Share | None
-    swap_consistency: Share | None
-    failures: dict[str, int]
-    only_first: int
-    only_second: int
-    disagreements: list[Disagreement]
-
-
 def agreement(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> dict[str, Agreement]:
     """By kind of answer: "preference" (three categories), "rating" (interval scale), "binary" (two categories)."""
     judgements = list(judgements)
     found = {
         "preference": _categories(preference_votes(tasks, judgements)),
-        "rating": _rating_votes(tasks, judgements),
+        "rating": rating_votes(tasks, judgements),
         "binary": _categories(_binary_votes(tasks, judgements)),
     }
     return {kind: _agreement(votes, kind == "rating") for kind, votes in found.items() if votes}
@@ -114,7 +72,7 @@ def gold_accuracy(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> dic
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     judgements = list(judgements)
-    for votes_of, tolerance in ((preference_votes, 0.0), (_binary_votes, 0.0), (_rating_votes, RATING_TOLERANCE)):
+    for votes_of, tolerance in ((preference_votes, 0.0), (_binary_votes, 0.0), (rating_votes, RATING_TOLERANCE)):
         said, truth = votes_of(gold, judgements), votes_of(gold, known)
         if tolerance == 0.0:
             said, truth = _categories(said), _categories(truth)
@@ -140,7 +98,7 @@ def position_preference(judgements: Iterable[Judgement]) -> Share | None:
 
 def length_preference(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> Share | None:
     """How often the longer text (in characters) was preferred; equal lengths and ties are left out."""
-    length = _lengths(tasks)
+    length = lengths(tasks)
     longer = total = 0
     for judgement in current(judgements):
         for a, b, p in stated_preferences(judgement):
@@ -149,48 +107,6 @@ def length_preference(tasks: Sequence[Task], judgements: Iterable[Judgement]) ->
                 total += 1
                 longer += (one > other) == (p > 0.5)
     return share(longer, total) if total else None
-
-
-def compare(
-    tasks: Sequence[Task], first: Iterable[Judgement], second: Iterable[Judgement], *, strongest: int = 20
-) -> Comparison:
-    """Hold `second` (a judge) against `first` (people); see `Comparison`. `strongest` disagreements are listed."""
-    first, second = list(first), list(second)
-    one, two = preference_votes(tasks, first), preference_votes(tasks, second)
-    common = [item for item in one if item in two]
-    verdicts = [(_verdict(one[item]), _verdict(two[item])) for item in common]
-    decided = [(a, b) for a, b in verdicts if a != 0.5 and b != 0.5]
-    lengths, tasks_in_common = _lengths(tasks), {item[0] for item in common}
-    longest = [
-        (lengths[task, a] > lengths[task, b]) == (verdict == 1.0)
-        for (task, a, b), (verdict, _) in zip(common, verdicts, strict=True)
-        if verdict != 0.5 and lengths[task, a] != lengths[task, b]
-    ]
-    there = [t for t in tasks if t.id in tasks_in_common]
-    return Comparison(
-        items=len(common),
-        accuracy=share(sum(a == b for a, b in decided), len(decided)) if decided else None,
-        same=share(sum(a == b for a, b in verdicts), len(verdicts)) if verdicts else None,
-        kappa=_kappa(verdicts),
-        ece=_calibration_error([(_mean(two[item]), *pair) for item, pair in zip(common, verdicts, strict=True)]),
-        ties_first=sum(a == 0.5 for a, _ in verdicts),
-        ties_second=sum(b == 0.5 for _, b in verdicts),
-        length_first=length_preference(there, first),
-        length_second=length_preference(there, second),
-        longest=share(sum(longest), len(longest)) if longest else None,
-        swap_consistency=swap_consistency(second),
-        failures=dict(Counter(j.status for j in newest(second) if j.status != "ok")),
-        only_first=len(one) - len(common),
-        only_second=len(two) - len(common),
-        disagreements=_disagreements(one, two, common)[:strongest],
-    )
-
-
-def swap_consistency(judgements: Iterable[Judgement]) -> Share | None:
-    """Of the judgements whose evidence has both orders, the share that prefers the same candidate in both."""
-    asked = [j.evidence for j in current(judgements) if j.evidence is not None]
-    both = [(e.p_given, e.p_swapped) for e in asked if e.p_given is not None and e.p_swapped is not None]
-    return share(sum(_category(a) == _category(b) for a, b in both), len(both)) if both else None
 
 
 def share(successes: int, n: int) -> Share:
@@ -228,7 +144,8 @@ def preference_votes(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> 
     return _once_each(said())
 
 
-def _rating_votes(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> Votes:
+def rating_votes(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> Votes:
+    """For each candidate: annotator -> rating, brought to 0..1."""
     known = {task.id for task in tasks}
     rated = [(j, j.payload) for j in current(judgements) if isinstance(j.payload, Rating) and j.task_id in known]
     return _once_each(
@@ -251,10 +168,10 @@ def _once_each(said: Iterable[tuple[Item, str, float]]) -> Votes:
 
 
 def _categories(votes: Votes) -> Votes:
-    return {item: {who: _category(p) for who, p in own.items()} for item, own in votes.items()}
+    return {item: {who: category(p) for who, p in own.items()} for item, own in votes.items()}
 
 
-def _category(p: float) -> float:
+def category(p: float) -> float:
     """1 for the first, 0 for the second, 0.5 for neither."""
     return 0.5 if abs(p - 0.5) < _EQUAL else float(p > 0.5)
 
@@ -306,51 +223,6 @@ def _known_answer(task: Task) -> Judgement:
     )
 
 
-def _lengths(tasks: Sequence[Task]) -> dict[tuple[str, str], int]:
+def lengths(tasks: Sequence[Task]) -> dict[tuple[str, str], int]:
+    """(task id, candidate id) -> characters."""
     return {(task.id, c.id): len(c.completion) for task in tasks for c in task.candidates}
-
-
-def _mean(votes: Mapping[str, float]) -> float:
-    return sum(votes.values()) / len(votes)
-
-
-def _verdict(votes: Mapping[str, float]) -> float:
-    counts = Counter(_category(p) for p in votes.values()).most_common()
-    if len(counts) == 1 or counts[0][1] > counts[1][1]:
-        return counts[0][0]
-    return _category(_mean(votes))
-
-
-def _kappa(verdicts: Sequence[tuple[float, float]]) -> float | None:
-    """None where both sets gave one and the same answer throughout: chance would agree as much."""
-    if len({category for pair in verdicts for category in pair}) < 2:
-        return None
-    from sklearn.metrics import cohen_kappa_score
-
-    # Categories, not numbers: sklearn takes 0.5 for a continuous target.
-    words = {1.0: "first", 0.0: "second", 0.5: "tie"}
-    return float(cohen_kappa_score([words[a] for a, _ in verdicts], [words[b] for _, b in verdicts]))
-
-
-def _calibration_error(judged: Sequence[tuple[float, float, float]]) -> float | None:
-    """Expected calibration error (Naeini et al. 2015) over (p, verdict of the first, of the second), both decided."""
-    if all(p in (0.0, 0.5, 1.0) for p, _, _ in judged):
-        return None
-    bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-    for p, first, second in judged:
-        if first != 0.5 and second != 0.5:
-            confidence = p if second == 1.0 else 1 - p
-            bins[min(int(confidence * ECE_BINS), ECE_BINS - 1)].append((confidence, first == second))
-    total = sum(map(len, bins.values()))
-    gaps = [abs(sum(c for c, _ in found) - sum(hit for _, hit in found)) for found in bins.values()]
-    return sum(gaps) / total if total else None
-
-
-def _disagreements(one: Votes, two: Votes, common: Sequence[Item]) -> list[Disagreement]:
-    """Pairs on which the sets differ by side or tie, the largest distance first, then by how many judged."""
-    found = [
-        Disagreement(*item, _mean(one[item]), _mean(two[item]), len(one[item]), len(two[item]))
-        for item in common
-        if _verdict(one[item]) != _verdict(two[item])
-    ]
-    return sorted(found, key=lambda d: (-abs(d.p_first - d.p_second), -d.votes_first, d.task_id, d.a, d.b))

@@ -8,7 +8,8 @@ from alignkit.components import Kind
 from alignkit.files import digest, fingerprint
 from alignkit.manager import PluginManager
 from alignkit.recipe.check import references, resolve, slots
-from alignkit.recipe.model import ComponentSpec, Recipe, StepSpec, Volatile
+from alignkit.recipe.model import ComponentSpec, Operational, Recipe, StepSpec, Volatile
+from alignkit.recipe.source import KeyPath
 from alignkit.seeds import derived_seed
 
 # `module:function`: the file in the current folder that it is imported from counts as an input.
@@ -19,18 +20,18 @@ def step_identity(
     recipe: Recipe, step: StepSpec, round: int, manager: PluginManager, inputs: dict[str, str]
 ) -> dict[str, Any]:
     """Everything a step's result depends on, as plain data. `inputs`: reference -> hash of the step it names."""
-    options = {"step": step.step, **step.options}
-    policy = {"name": recipe.policy.name, **recipe.policy.options}
+    own = _counting(manager, "step", step.component)
+    start = _counting(manager, "policy", recipe.policy)
     components: dict[str, str] = {}
     volatile: set[str] = set()
     _collect(manager, "step", step.component, components, volatile)
     _collect(manager, "policy", recipe.policy, components, volatile)
-    files = path_fingerprints({"options": step.options, "policy": recipe.policy.options})
+    files = path_fingerprints({"options": own, "policy": start})
     # A folder that happens to be called `sft` is no input of the stage `sft`.
     names = {reference.rpartition(":")[2] for reference in components}
     return {
-        "options": options,
-        "policy": policy,
+        "options": {"step": step.step, **own},
+        "policy": {"name": recipe.policy.name, **start},
         "seed": derived_seed(recipe.seed, round, step.id),
         "kernels": recipe.kernels,
         "precision": recipe.precision,
@@ -38,6 +39,30 @@ def step_identity(
         "inputs": inputs,
         "files": {path: mark for path, mark in files.items() if path not in volatile | names},
     }
+
+
+def _counting(manager: PluginManager, kind: Kind, spec: ComponentSpec) -> dict[str, Any]:
+    """The component's options as the recipe has them, without those that are `Operational`, here or further inside."""
+    config = resolve(manager, kind, spec).config
+    fields = type(config).model_fields.items()
+    left_out = {name for name, field in fields if any(isinstance(m, Operational) for m in field.metadata)}
+    counting = {name: value for name, value in spec.options.items() if name not in left_out}
+    for inner_kind, inner, path in slots(config):
+        if path[0] in counting and inner.options:
+            kept = _counting(manager, inner_kind, inner)
+            # without options the short form, so that `human` and `{name: human, wait: true}` are the same
+            value = {"name": inner.name, **kept} if kept else inner.name
+            counting[str(path[0])] = _replaced(counting[str(path[0])], path[1:], value)
+    return counting
+
+
+def _replaced(data: Any, path: KeyPath, value: Any) -> Any:
+    """A copy of plain data with another value at `path`."""
+    if not path:
+        return value
+    if isinstance(data, dict):
+        return {k: _replaced(v, path[1:], value) if k == path[0] else v for k, v in data.items()}
+    return [_replaced(v, path[1:], value) if i == path[0] else v for i, v in enumerate(data)]
 
 
 def _collect(

@@ -26,7 +26,7 @@ class Volatile:
 
 @dataclass(frozen=True)
 class Operational:
-    """Marks a config field that changes how the work is done and not its result: it is no part of the step's identity."""
+    """Marks a config field that changes how work is done and not its result: no part of the step's identity."""
 
 
 @dataclass(frozen=True)

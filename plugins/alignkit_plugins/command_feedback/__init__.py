@@ -1,0 +1,1 @@
+"""The command `feedback`: bringing judgements in and out, and measuring them."""

@@ -1,0 +1,1 @@
+"""The reward source `ai`: a language model judges (RLAIF)."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from alignkit.components import Config
-from alignkit.recipe.model import Volatile
+from alignkit.recipe import Operational, Volatile
 
 
 class HumanConfig(Config):
@@ -30,7 +30,9 @@ class HumanConfig(Config):
         None,
         description="JSONL file with further judgements, or a folder of such files; default: RUN FOLDER/judgements",
     )
-    min_share: float = Field(
+    min_share: Annotated[float, Operational()] = Field(
         1.0, gt=0.0, le=1.0, description="share of the questions that must be answered before the run goes on"
     )
-    wait: bool = Field(False, description="stay until enough is answered, instead of pausing the run (exit status 3)")
+    wait: Annotated[bool, Operational()] = Field(
+        False, description="stay until enough is answered, instead of pausing the run (exit status 3)"
+    )

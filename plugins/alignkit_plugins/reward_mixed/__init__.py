@@ -1,0 +1,1 @@
+"""The reward source `mixed`: a second source judges where the first is unsure."""

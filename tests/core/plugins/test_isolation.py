@@ -14,9 +14,28 @@ from alignkit.recipe import load_recipe
 
 ROOT = Path(__file__).parents[3]
 BUILTINS = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["alignkit"])
-HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy", "pandas", "pyarrow", "tokenizers")
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "matplotlib",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "tokenizers",
+    "sklearn",
+    "krippendorff",
+    "starlette",
+    "uvicorn",
+    "openai",
+    "sqlalchemy",
+)
 # Default components of options that quickstart leaves out (hf) and plugins it does not use at all.
 NOT_IN_QUICKSTART = {
+    "command_feedback",
+    "command_label",
+    "reward_ai",
+    "reward_mixed",
     "advantage_grpo",
     "advantage_reinforce_pp",
     "advantage_remax",

@@ -14,7 +14,7 @@ from alignkit.manager import PluginManager, PluginStatus
 Load = Callable[..., PluginManager]
 Install = Callable[..., Path]
 
-BUILTIN_PLUGINS = 33
+BUILTIN_PLUGINS = 37
 HEAD = "from alignkit import Component, hookimpl\n"
 
 

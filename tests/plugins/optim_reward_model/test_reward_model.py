@@ -266,6 +266,21 @@ class TestFit:
             theirs = float(plain.eval()(torch.tensor([row])).logits)
         assert theirs == pytest.approx(float(scorer.score_rows([row])[0]), abs=1e-5)
 
+    def test_the_model_of_the_round_before_is_measured_on_this_rounds_heldout_pairs(
+        self, context: Any, tmp_path: Path
+    ) -> None:
+        options: dict[str, Any] = {"lr": 3e-3, "epochs": 15, "max_length": 60, "schedule": "constant"}
+        first = self.fit(tmp_path, context, PAIRS, **options)
+        assert "accuracy_of_last_round" not in first
+        context.previous_folder, context.folder = context.folder, tmp_path / "second"
+        same = self.fit(tmp_path, context, PAIRS, **options)
+        assert (same["accuracy_of_last_round"], same["rank_correlation_with_last_round"]) == (1.0, pytest.approx(1.0))
+        turned = [p.model_copy(update={"chosen": p.rejected, "rejected": p.chosen}) for p in PAIRS]
+        other = self.fit(tmp_path, context, turned, **options)
+        assert other["accuracy"] == 1.0
+        assert other["accuracy_of_last_round"] == 0.0, "people now want the opposite"
+        assert other["rank_correlation_with_last_round"] < -0.5
+
     def test_rows_longer_than_the_context_are_the_users_mistake(self, context: Any, tmp_path: Path) -> None:
         long = PreferencePair(prompt="p", chosen=" long" * 60, rejected="y")
         with pytest.raises(UserError, match=r"the longest row has \d+ tokens and the model 128 positions"):

@@ -1,0 +1,1 @@
+"""From tasks and judgements to the files of other tools, with a count of what those cannot hold."""

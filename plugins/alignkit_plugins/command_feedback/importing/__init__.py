@@ -1,0 +1,1 @@
+"""From the files of other tools to tasks and judgements."""

@@ -1,0 +1,86 @@
+"""What a judge behind a server may use: requests per minute, and a budget for all of a run."""
+
+import asyncio
+import time
+
+from alignkit_plugins.reward_ai.answers import Spent
+from alignkit_plugins.reward_ai.config import Budget, Prices
+
+
+class BudgetUsedUp(Exception):
+    """The next request might go beyond the budget. `limit` is the option that says so."""
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
+class Pace:
+    """Lets requests through one by one, evenly spread over the minute."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._interval = 60 / per_minute if per_minute else 0.0
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        """Until the next request may go."""
+        now = time.monotonic()
+        mine = max(self._next, now)
+        self._next = mine + self._interval
+        if mine > now:
+            await asyncio.sleep(mine - now)
+
+
+class Purse:
+    """Counts what was spent against the budget.
+
+    Tokens and cost are known when the answer is there, so a question is let through only if it fits beside those under
+    way, each taken to be as large as the largest so far; before there is one, as large as its text at four characters
+    per token.
+    """
+
+    def __init__(self, budget: Budget, prices: Prices | None, before: Spent) -> None:
+        self.budget = budget
+        self.prices = prices
+        self.total = before
+        self._under_way = 0
+        requests = max(before.requests, 1)
+        self._largest = Spent(0, -(-before.tokens_in // requests), -(-before.tokens_out // requests))
+        self._answered = before.requests
+
+    def cost(self, spent: Spent) -> float:
+        """In the currency of the prices; 0 without prices."""
+        if self.prices is None:
+            return 0.0
+        return (spent.tokens_in * self.prices.input + spent.tokens_out * self.prices.output) / 1e6
+
+    def begin(self, text: str) -> None:
+        """Before a question. Raises BudgetUsedUp."""
+        ahead, largest, budget = self._under_way + 1, self._largest, self.budget
+        if self._answered < 2:  # nothing, or the probe alone, which is smaller than questions are
+            largest = largest._replace(tokens_in=max(largest.tokens_in, len(text) // 4))
+        if budget.tokens is not None:
+            tokens = self.total.tokens_in + self.total.tokens_out
+            self._check("tokens", tokens, ahead * (largest.tokens_in + largest.tokens_out), budget.tokens)
+        if budget.cost is not None:
+            self._check("cost", self.cost(self.total), ahead * self.cost(largest), budget.cost)
+        self._under_way += 1
+
+    @staticmethod
+    def _check(name: str, spent: float, next: float, limit: float) -> None:
+        if spent >= limit or spent + next > limit:
+            raise BudgetUsedUp(name)
+
+    def request(self) -> None:
+        """Before every HTTP request, repeated ones included. Raises BudgetUsedUp."""
+        if self.budget.requests is not None and self.total.requests >= self.budget.requests:
+            raise BudgetUsedUp("requests")
+        self.total = self.total.plus(Spent(requests=1))
+
+    def end(self, tokens_in: int, tokens_out: int) -> None:
+        """After a question, answered or not."""
+        self._under_way -= 1
+        self._answered += 1
+        used = Spent(0, tokens_in, tokens_out)
+        self.total = self.total.plus(used)
+        self._largest = Spent(*(max(a, b) for a, b in zip(self._largest, used, strict=True)))

@@ -1,0 +1,77 @@
+"""What a server's answer says about the labels. Anything that is not plainly an answer is a failure, never a guess."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from alignkit_plugins.reward_ai.answers import Answer, bounded, failed
+
+_VERDICT = re.compile(r"\[\[\s*([^\[\]]{1,40}?)\s*\]\]")
+TIES = ("tie", "c")
+
+
+def read_text(message: Any, finish_reason: str | None, labels: Sequence[str], ties: bool) -> Answer:
+    """The verdict `[[LABEL]]` (or `[[tie]]`) in what was written; it may be said again, but not contradicted."""
+    refused = _refusal(message, finish_reason)
+    if refused is not None:
+        return refused
+    text = message.content if isinstance(getattr(message, "content", None), str) else ""
+    plain = [label.strip().casefold() for label in labels]
+    said = {found.casefold() for found in _VERDICT.findall(text)}
+    tie_words = set(TIES) - set(plain) if ties else set()
+    verdicts = {"tie" if word in tie_words else word for word in said}
+    if len(verdicts) != 1:
+        return failed("parse_error", text)
+    (word,) = verdicts
+    if word == "tie" and tie_words:
+        return Answer("ok", tuple(1 / len(plain) for _ in plain), None, bounded(text))
+    if word not in plain:
+        return failed("parse_error", text)
+    shares = tuple(float(label == word) for label in plain)
+    return Answer("ok", shares, None, bounded(text))
+
+
+def read_logprobs(choice: Any, labels: Sequence[str]) -> Answer:
+    """Probabilities of the labels among the likeliest first tokens; spaces around a token do not count.
+
+    A label that the server did not list has less probability than the last one listed, and counts as 0.
+    """
+    message: Any = getattr(choice, "message", None)
+    refused = _refusal(message, getattr(choice, "finish_reason", None))
+    if refused is not None:
+        return refused
+    written = message.content if isinstance(getattr(message, "content", None), str) else ""
+    plain = [label.strip() for label in labels]
+    mass = [0.0] * len(plain)
+    for token, logprob in first_token(choice):
+        if token.strip() in plain:
+            mass[plain.index(token.strip())] += math.exp(logprob)
+    total = math.fsum(mass)
+    if total <= 0.0:
+        return failed("parse_error", written)
+    return Answer("ok", tuple(m / total for m in mass), total, bounded(written))
+
+
+def first_token(choice: Any) -> list[tuple[str, float]]:
+    """(token, log-probability) of the likeliest first tokens; empty if the server told none."""
+    content = getattr(getattr(choice, "logprobs", None), "content", None)
+    if not isinstance(content, list) or not content:
+        return []
+    listed = getattr(content[0], "top_logprobs", None)
+    found = []
+    for entry in listed if isinstance(listed, list) else []:
+        token, logprob = getattr(entry, "token", None), getattr(entry, "logprob", None)
+        # A positive log-probability would be no probability; rounding may leave a little above 0.
+        if isinstance(token, str) and isinstance(logprob, int | float) and logprob < 1e-3:
+            found.append((token, min(float(logprob), 0.0)))
+    return found
+
+
+def _refusal(message: Any, finish_reason: str | None) -> Answer | None:
+    refusal = getattr(message, "refusal", None)
+    if isinstance(refusal, str) and refusal:
+        return failed("refusal", refusal)
+    if finish_reason == "content_filter":
+        return failed("refusal", "the server's content filter stopped the answer")
+    return None

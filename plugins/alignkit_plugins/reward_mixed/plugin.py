@@ -1,0 +1,25 @@
+"""Registers the reward source `mixed`."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from alignkit import Component, hookimpl
+from alignkit_plugins.reward_mixed.config import MixedConfig
+
+if TYPE_CHECKING:
+    from alignkit.context import BuildContext
+    from alignkit_plugins.reward_mixed.source import MixedSource
+
+
+def build(config: MixedConfig, context: "BuildContext") -> "MixedSource":
+    """Build both sources."""
+    from alignkit_plugins.reward_mixed.source import build_mixed
+
+    return build_mixed(config, context)
+
+
+@hookimpl
+def alignkit_reward_sources() -> Iterable[Component]:
+    """AI first, people where it is unsure."""
+    summary = "one source judges, another (people) where the first failed or is unsure"
+    return [Component("mixed", build, MixedConfig, summary)]
