@@ -64,7 +64,7 @@ def manager() -> PluginManager:
 
 
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=[f"{name}{n}" for n, (name, _) in enumerate(ROWS)])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_item_or_a_bad_row(manager: PluginManager, name: str, row: dict[str, Any], data: st.DataObject) -> None:
     changed = copy.deepcopy(row)
