@@ -120,6 +120,22 @@ def superseded_ids(judgements: Iterable[Judgement]) -> set[str]:
     return {j.supersedes for j in judgements if j.supersedes is not None}
 
 
+def taken_back(judgements: Iterable[Judgement]) -> set[str]:
+    """Ids of the judgements that take an answer back: skips that supersede. One that supersedes such a one is a skip.
+
+    `judgements` are all there are, those that were superseded too.
+    """
+    replacing = {j.id: j.supersedes for j in judgements if j.status == "skipped" and j.supersedes is not None}
+    found = set()
+    for id in replacing:
+        chain = [id]
+        while (below := replacing[chain[-1]]) in replacing and below not in chain:
+            chain.append(below)
+        if len(chain) % 2:
+            found.add(id)
+    return found
+
+
 def judged_candidates(judgement: Judgement) -> list[str]:
     """The candidate ids that a judgement names."""
     payload = judgement.payload

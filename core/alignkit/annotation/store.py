@@ -12,49 +12,39 @@ whoever comes back after his lease ran out. Skipped tasks go to others; who flag
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import Connection, and_, exists, func, insert, select
 
-from alignkit.annotation.tables import VERSION, create_tables, judgements, leases, open_engine, snapshots, tasks
-from alignkit.errors import AlignkitError, UserError
+from alignkit.annotation import queries
+from alignkit.annotation.annotators import Annotators
+from alignkit.annotation.database import Database
+from alignkit.annotation.queries import ANSWERS, JUDGEMENT
+from alignkit.annotation.replies import (
+    Briefing,
+    Form,
+    Past,
+    Progress,
+    Published,
+    Refused,
+    Snapshot,
+    Standing,
+    Workload,
+)
+from alignkit.annotation.tables import instructions, judgements, newest, snapshots, tasks
+from alignkit.errors import UserError
 from alignkit.feedback import judged_candidates
-from alignkit.records import Judgement, Task
+from alignkit.records import Instructions, Judgement, Task
 
-Form = Literal["ranking", "pairwise", "rating", "binary", "critique"]
 LEASE_SECONDS = 600.0
-# These judgements fill a place of the task's overlap.
-ANSWERS = ("ok", "flagged")
+CACHED_TASKS = 256
 
 _TASK = TypeAdapter(Task)
-_JUDGEMENT = TypeAdapter(Judgement)
-
-
-class Refused(AlignkitError):
-    """A judgement that the store does not take, for a reason that sending it again will not mend."""
-
-    exit_status = 2
-
-
-class Progress(NamedTuple):
-    """Of a collection: tasks, those with as many answers as they need, answers, and those of one annotator."""
-
-    tasks: int
-    complete: int
-    answers: int
-    mine: int = 0
-
-
-class Snapshot(NamedTuple):
-    """What the store held at one moment: `hash` is of the judgements themselves, so it names them for ever."""
-
-    hash: str
-    judgements: tuple[Judgement, ...]
+_INSTRUCTIONS = TypeAdapter(Instructions)
 
 
 class AnnotationStore:
@@ -63,30 +53,15 @@ class AnnotationStore:
     def __init__(self, path: Path, create: bool = True) -> None:
         """Raises UserError for a file that is no store, is of a newer release, or is missing and not to be created."""
         self.path = path
-        if not create and not path.is_file():
-            raise UserError("there is no annotation store", where=path)
-        if not path.parent.is_dir():
-            raise UserError("the folder does not exist", where=path.parent)
-        self._engine = open_engine(path)
-        try:
-            with self._write() as connection:
-                version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-                if version > VERSION:
-                    raise UserError(
-                        f"this store is of a newer release (format {version}, known up to {VERSION})",
-                        where=path,
-                        hint="upgrade alignkit",
-                    )
-                if version < VERSION:
-                    if connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one():
-                        raise UserError("this database is something else than an annotation store", where=path)
-                    create_tables(connection)
-        except DatabaseError as error:
-            raise UserError(f"this is not an annotation store: {error.orig}", where=path) from error
+        self._database = Database(path, create)
+        self._read, self._write = self._database.read, self._database.write
+        self.annotators = Annotators(self._database)
+        # Tasks never change, and those that are being answered are asked for again and again.
+        self._published = lru_cache(maxsize=CACHED_TASKS)(self._load)
 
     def close(self) -> None:
         """Give the file back."""
-        self._engine.dispose()
+        self._database.close()
 
     def publish(self, collection: str, form: Form, published: Sequence[Task]) -> int:
         """Add tasks to a collection, in this order; returns how many are new.
@@ -110,13 +85,37 @@ class AnnotationStore:
                 connection.execute(insert(tasks), new)
         return len(new)
 
+    def instruct(self, collection: str, told: Instructions) -> None:
+        """What annotators are told about a collection from now on."""
+        record = _canonical(_INSTRUCTIONS.dump_python(told, mode="json"))
+        values = {"collection": collection, "hash": _hash(record), "created": time.time(), "record": record}
+        with self._write() as connection:
+            row = connection.execute(queries.TOLD, {"collection": collection}).one_or_none()
+            if row is None or row.hash != values["hash"]:
+                connection.execute(insert(instructions).values(values))
+
+    def instructions(self, collection: str) -> Instructions:
+        """What annotators are told; the defaults if nothing was said."""
+        with self._read() as connection:
+            row = connection.execute(queries.TOLD, {"collection": collection}).one_or_none()
+        return Instructions() if row is None else _INSTRUCTIONS.validate_json(row.record)
+
+    def briefing(self, task_id: str) -> Briefing:
+        """A task's collection and its instructions. Raises UserError for an unknown id."""
+        collection = self._published(task_id).collection
+        return Briefing(collection, self.instructions(collection))
+
     def task(self, id: str) -> tuple[Task, Form]:
         """A task and the form in which it is asked. Raises UserError for an unknown id."""
+        found = self._published(id)
+        return found.task, found.form
+
+    def _load(self, id: str) -> Published:
         with self._read() as connection:
-            row = connection.execute(select(tasks.c.record, tasks.c.form).where(tasks.c.id == id)).one_or_none()
+            row = connection.execute(queries.TASK, {"task": id}).one_or_none()
         if row is None:
             raise UserError(f"there is no task {id!r}", where=self.path)
-        return _TASK.validate_json(row.record), row.form
+        return Published(_TASK.validate_json(row.record), row.form, row.collection)
 
     def collections(self) -> dict[str, int]:
         """Name -> number of tasks, in the order of their first task."""
@@ -140,70 +139,75 @@ class AnnotationStore:
         None when there is nothing (more) for him: what he has answered, skipped or flagged does not come back.
         """
         now = time.time() if now is None else now
-        with self._write() as connection:
-            connection.execute(delete(leases).where(leases.c.expires <= now))
-            mine = connection.execute(
-                select(tasks.c.id, tasks.c.record, tasks.c.form)
-                .join(leases, leases.c.task_id == tasks.c.id)
-                .where(leases.c.annotator_id == annotator_id)
-                .order_by(tasks.c.seq)
-            ).first()
-            row = mine or connection.execute(_free_task(annotator_id)).first()
-            if row is None:
+        with self._write(durable=False) as connection:
+            queries.drop_expired(connection, now)
+            id = connection.execute(queries.HELD_TASK, {"who": annotator_id}).scalar()
+            id = id or connection.execute(queries.FREE_TASK, {"who": annotator_id}).scalar()
+            if id is None:
                 return None
-            _lease(connection, row.id, annotator_id, now + lease_seconds)
-        return _TASK.validate_json(row.record), row.form
+            queries.lease(connection, id, annotator_id, now + lease_seconds)
+        return self.task(id)
 
     def heartbeat(
         self, annotator_id: str, task_id: str, *, now: float | None = None, lease_seconds: float = LEASE_SECONDS
     ) -> bool:
-        """He is still at it. False if the task went to somebody else in the meantime."""
+        """He is still at it. False if the task is not his any more: others have it, or he has answered it."""
         now = time.time() if now is None else now
-        with self._write() as connection:
-            connection.execute(delete(leases).where(leases.c.expires <= now, leases.c.annotator_id != annotator_id))
-            if not _has_room(connection, task_id, annotator_id):
+        with self._write(durable=False) as connection:
+            queries.drop_expired(connection, now, except_of=annotator_id)
+            _, state = queries.standing(connection, task_id, annotator_id)
+            # a page that is late to notice must not take the task back that its own answer has just given away
+            if state not in (None, "undone") or not queries.has_room(connection, task_id, annotator_id, state):
                 return False
-            _lease(connection, task_id, annotator_id, now + lease_seconds)
+            queries.lease(connection, task_id, annotator_id, now + lease_seconds)
         return True
 
     def release(self, annotator_id: str, task_id: str) -> None:
         """He does not want it now; it may come back to him."""
-        with self._write() as connection:
-            connection.execute(delete(leases).where(leases.c.task_id == task_id, leases.c.annotator_id == annotator_id))
+        with self._write(durable=False) as connection:
+            queries.release(connection, task_id, annotator_id)
 
     def submit(self, judgement: Judgement, *, seconds: float | None = None, now: float | None = None) -> bool:
         """Store a judgement durably. True if it is new, False if the store has it already (it was sent twice).
 
-        Raises Refused for another judgement under the same id, an unknown task or candidate, a form that was not
-        asked for, a task that has its answers, a second answer that supersedes none, and one that supersedes what is
-        not this annotator's newest answer to the task.
+        Who takes his answer back keeps the task leased, so that it comes back to him and to nobody else. Raises Refused
+        for another judgement under the same id, an unknown task or candidate, a form that was not asked for, a task
+        that has its answers, a second answer that supersedes none, and one that supersedes what is not this annotator's
+        newest answer to the task.
         """
         now = time.time() if now is None else now
-        record = _canonical(_JUDGEMENT.dump_python(judgement, mode="json"))
+        record = _canonical(JUDGEMENT.dump_python(judgement, mode="json"))
+        who, task_id = judgement.annotator.id, judgement.task_id
+        problem = self._problem(judgement)
         with self._write() as connection:
-            before = connection.execute(select(judgements.c.record).where(judgements.c.id == judgement.id)).scalar()
+            before = connection.execute(queries.RECORD, {"id": judgement.id}).scalar()
             if before is not None:
                 if before != record:
                     raise Refused(f"another judgement has the id {judgement.id!r}")
                 return False
-            self._check(connection, judgement, now)
-            connection.execute(
-                insert(judgements).values(
-                    id=judgement.id,
-                    task_id=judgement.task_id,
-                    annotator_id=judgement.annotator.id,
-                    status=judgement.status,
-                    supersedes=judgement.supersedes,
-                    seconds=seconds,
-                    created=now,
-                    record=record,
-                )
-            )
-            connection.execute(
-                delete(leases).where(
-                    leases.c.task_id == judgement.task_id, leases.c.annotator_id == judgement.annotator.id
-                )
-            )
+            if problem is not None:
+                raise Refused(problem)
+            newest_id, state = queries.standing(connection, task_id, who)
+            _check_supersedes(judgement, newest_id)
+            queries.drop_expired(connection, now)
+            if judgement.status in ANSWERS and not queries.has_room(connection, task_id, who, state):
+                raise Refused(f"task {task_id!r} has all its answers")
+            values = {
+                "id": judgement.id,
+                "task_id": task_id,
+                "annotator_id": who,
+                "status": judgement.status,
+                "supersedes": judgement.supersedes,
+                "seconds": seconds,
+                "created": now,
+                "record": record,
+            }
+            connection.execute(queries.ADD_JUDGEMENT, values)
+            state = queries.set_standing(connection, judgement, state)
+            if state == "undone" and queries.has_room(connection, task_id, who, state):
+                queries.lease(connection, task_id, who, now + LEASE_SECONDS)
+            else:
+                queries.release(connection, task_id, who)
         return True
 
     def judgements(
@@ -211,38 +215,93 @@ class AnnotationStore:
     ) -> list[Judgement]:
         """In the order they came; without those that were superseded, unless asked for."""
         with self._read() as connection:
-            return [judgement for _, judgement in _judgements(connection, collection, annotator_id, superseded)]
+            return list(queries.read_judgements(connection, collection, annotator_id, superseded))
 
-    def progress(self, collection: str, annotator_id: str | None = None) -> Progress:
-        """How far a collection is."""
-        answered = _answers().subquery()
+    def judgement(self, id: str) -> Judgement | None:
+        """Any judgement, superseded or not."""
+        with self._read() as connection:
+            record = connection.execute(queries.RECORD, {"id": id}).scalar()
+        return None if record is None else JUDGEMENT.validate_json(record)
+
+    def standing(self, annotator_id: str, task_id: str) -> Standing | None:
+        """What an annotator last said about a task."""
+        with self._read() as connection:
+            row = connection.execute(queries.STANDING_RECORD, {"who": annotator_id, "task": task_id}).one_or_none()
+        return None if row is None else Standing(JUDGEMENT.validate_json(row.record), row.state == "undone")
+
+    def last(self, annotator_id: str) -> tuple[str, str] | None:
+        """The ids of his last judgement that stands and of its task: what an undo takes back."""
+        with self._read() as connection:
+            row = connection.execute(queries.LAST, {"who": annotator_id}).one_or_none()
+        return None if row is None else (row.id, row.task_id)
+
+    def history(self, annotator_id: str, *, limit: int | None = None, offset: int = 0) -> list[Past]:
+        """His judgements that stand, newest first; what he took back is not among them."""
         query = (
-            select(tasks.c.id, tasks.c.overlap, func.count(answered.c.task_id).label("answers"))
-            .outerjoin(answered, answered.c.task_id == tasks.c.id)
-            .where(tasks.c.collection == collection)
-            .group_by(tasks.c.id)
+            select(judgements.c.record, judgements.c.created, judgements.c.seconds, tasks.c.form)
+            .add_columns(tasks.c.record.label("task"))
+            .join(newest, newest.c.judgement_id == judgements.c.id)
+            .join(tasks, tasks.c.id == judgements.c.task_id)
+            .where(judgements.c.annotator_id == annotator_id, queries.DONE)
+            .order_by(judgements.c.seq.desc())
+            .limit(limit)
+            .offset(offset)
         )
         with self._read() as connection:
             rows = connection.execute(query).all()
-            mine = 0
-            if annotator_id is not None:
-                own = [j for _, j in _judgements(connection, collection, annotator_id, False)]
-                mine = sum(j.status in ANSWERS for j in own)
-        return Progress(
-            len(rows), sum(row.answers >= row.overlap for row in rows), sum(row.answers for row in rows), mine
-        )
+        return [
+            Past(JUDGEMENT.validate_json(r.record), _TASK.validate_json(r.task), r.form, r.created, r.seconds)
+            for r in rows
+        ]
+
+    def seconds(self, collection: str | None = None) -> dict[str, float]:
+        """Judgement id -> how long it took, for the current ones of which this is known."""
+        query = select(judgements.c.id, judgements.c.seconds).where(judgements.c.seconds.is_not(None), queries.CURRENT)
+        if collection is not None:
+            query = query.join(tasks, tasks.c.id == judgements.c.task_id).where(tasks.c.collection == collection)
+        with self._read() as connection:
+            return {row.id: row.seconds for row in connection.execute(query)}
+
+    def progress(self, collection: str, annotator_id: str | None = None) -> Progress:
+        """How far a collection is. Gold tasks, which are there for the sake of the annotators, are left out."""
+        query = select(
+            func.count(),
+            func.count().filter(tasks.c.answers >= tasks.c.overlap),
+            func.coalesce(func.sum(tasks.c.answers), 0),
+        ).where(tasks.c.collection == collection, tasks.c.gold == 0)
+        with self._read() as connection:
+            count, complete, answers = connection.execute(query).one()
+            mine = 0 if annotator_id is None else _answered(connection, collection, annotator_id)
+        return Progress(count, complete, answers, mine)
+
+    def wanted(self, collection: str) -> int:
+        """How many answers the collection's tasks want together, gold tasks left out."""
+        query = select(func.coalesce(func.sum(tasks.c.overlap), 0))
+        with self._read() as connection:
+            condition = and_(tasks.c.collection == collection, tasks.c.gold == 0)
+            return int(connection.execute(query.where(condition)).scalar_one())
+
+    def answered(self, collection: str, annotator_id: str) -> int:
+        """How many tasks of a collection an annotator has answered."""
+        with self._read() as connection:
+            return _answered(connection, collection, annotator_id)
+
+    def workload(self, collection: str, annotator_id: str) -> Workload:
+        """What one annotator has done in a collection and may still get."""
+        with self._read() as connection:
+            left = connection.execute(queries.LEFT, {"who": annotator_id, "collection": collection}).scalar_one()
+            return Workload(_answered(connection, collection, annotator_id), left)
 
     def snapshot(self, collection: str | None = None, *, now: float | None = None) -> Snapshot:
         """The judgements of now, kept under the hash of their contents for as long as the file exists."""
         now = time.time() if now is None else now
         with self._write() as connection:
-            found = sorted(_judgements(connection, collection, None, False), key=lambda pair: pair[1].id)
-            records = [_canonical(_JUDGEMENT.dump_python(judgement, mode="json")) for _, judgement in found]
-            hash = hashlib.sha256("\n".join(records).encode()).hexdigest()
+            found = sorted(queries.read_judgements(connection, collection, None, False), key=lambda j: j.id)
+            hash = _hash("\n".join(_canonical(JUDGEMENT.dump_python(judgement, mode="json")) for judgement in found))
             if not connection.execute(select(exists().where(snapshots.c.hash == hash))).scalar():
-                ids = json.dumps([judgement.id for _, judgement in found])
+                ids = json.dumps([judgement.id for judgement in found])
                 connection.execute(insert(snapshots).values(hash=hash, collection=collection, created=now, ids=ids))
-        return Snapshot(hash, tuple(judgement for _, judgement in found))
+        return Snapshot(hash, tuple(found))
 
     def load_snapshot(self, hash: str) -> Snapshot:
         """What `snapshot` returned, whatever came since. Raises UserError for an unknown hash."""
@@ -252,125 +311,43 @@ class AnnotationStore:
                 raise UserError(f"there is no snapshot {hash!r}", where=self.path)
             rows = connection.execute(select(judgements.c.id, judgements.c.record)).all()
             records = {row.id: row.record for row in rows}
-        return Snapshot(hash, tuple(_JUDGEMENT.validate_json(records[id]) for id in json.loads(text)))
+        return Snapshot(hash, tuple(JUDGEMENT.validate_json(records[id]) for id in json.loads(text)))
 
-    def _check(self, connection: Connection, judgement: Judgement, now: float) -> None:
-        row = connection.execute(
-            select(tasks.c.record, tasks.c.form).where(tasks.c.id == judgement.task_id)
-        ).one_or_none()
-        if row is None:
-            raise Refused(f"there is no task {judgement.task_id!r}")
-        known = {candidate.id for candidate in _TASK.validate_json(row.record).candidates}
+    def _problem(self, judgement: Judgement) -> str | None:
+        """Why this can be no answer to its task, whatever else was answered. Tasks never change: no lock is needed."""
+        try:
+            task, form, _ = self._published(judgement.task_id)
+        except UserError as error:
+            return error.what
+        known = {candidate.id for candidate in task.candidates}
         for id in (*judged_candidates(judgement), *judgement.presented_order):
             if id not in known:
-                raise Refused(f"candidate {id!r} is not in task {judgement.task_id!r}")
-        if judgement.payload is not None and judgement.payload.type != row.form:
-            raise Refused(f"task {judgement.task_id!r} asks for a {row.form}, not a {judgement.payload.type}")
-        newest = connection.execute(_newest(judgement.task_id, judgement.annotator.id)).scalar()
-        if newest != judgement.supersedes:
-            who = judgement.annotator.id
-            if judgement.supersedes is None:
-                raise Refused(f"{who!r} has judged task {judgement.task_id!r}: a change supersedes {newest!r}")
-            raise Refused(f"{judgement.supersedes!r} is not the newest answer of {who!r} to this task")
-        connection.execute(delete(leases).where(leases.c.expires <= now))
-        if judgement.status in ANSWERS and not _has_room(connection, judgement.task_id, judgement.annotator.id):
-            raise Refused(f"task {judgement.task_id!r} has all its answers")
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.exec_driver_sql("ROLLBACK")
+                return f"candidate {id!r} is not in task {judgement.task_id!r}"
+        if judgement.payload is not None and judgement.payload.type != form:
+            return f"task {judgement.task_id!r} asks for a {form}, not a {judgement.payload.type}"
+        return None
 
 
-def _current() -> Any:
-    """Condition: a judgement that nothing supersedes."""
-    later = judgements.alias("later")
-    return ~exists().where(later.c.supersedes == judgements.c.id)
+def guidelines_version(told: Instructions) -> str:
+    """Names the guidelines' text: who has acknowledged it need not do so again in a collection that has the same."""
+    return _hash(told.guidelines)[:16]
 
 
-def _answers() -> Any:
-    """(task, annotator) of every current answer."""
-    return select(judgements.c.task_id, judgements.c.annotator_id).where(judgements.c.status.in_(ANSWERS), _current())
+def _check_supersedes(judgement: Judgement, newest_id: str | None) -> None:
+    if newest_id == judgement.supersedes:
+        return
+    who = judgement.annotator.id
+    if judgement.supersedes is None:
+        raise Refused(f"{who!r} has judged task {judgement.task_id!r}: a change supersedes {newest_id!r}")
+    raise Refused(f"{judgement.supersedes!r} is not the newest answer of {who!r} to this task")
 
 
-def _newest(task_id: str, annotator_id: str) -> Any:
-    """Id of an annotator's current judgement of a task."""
-    return select(judgements.c.id).where(
-        judgements.c.task_id == task_id, judgements.c.annotator_id == annotator_id, _current()
-    )
+def _answered(connection: Connection, collection: str, annotator_id: str) -> int:
+    return int(connection.execute(queries.ANSWERED, {"who": annotator_id, "collection": collection}).scalar_one())
 
 
-def _free_task(annotator_id: str) -> Any:
-    """The first task with room that this annotator has not judged. An undone judgement brings its task back."""
-    answers, held = _answers().subquery(), leases.alias("held")
-    answer_count = select(func.count()).where(answers.c.task_id == tasks.c.id).scalar_subquery()
-    lease_count = select(func.count()).where(held.c.task_id == tasks.c.id).scalar_subquery()
-    undone = and_(judgements.c.status == "skipped", judgements.c.supersedes.is_not(None))
-    judged = exists().where(
-        judgements.c.task_id == tasks.c.id, judgements.c.annotator_id == annotator_id, _current(), ~undone
-    )
-    return (
-        select(tasks.c.id, tasks.c.record, tasks.c.form)
-        .where(~judged, answer_count + lease_count < tasks.c.overlap)
-        .order_by(tasks.c.seq)
-        .limit(1)
-    )
-
-
-def _has_room(connection: Connection, task_id: str, annotator_id: str) -> bool:
-    """Whether one more answer, of this annotator, is within the overlap: others' answers and leases come first."""
-    answers = _answers().subquery()
-    others = connection.execute(
-        select(func.count()).where(answers.c.task_id == task_id, answers.c.annotator_id != annotator_id)
-    ).scalar_one()
-    held = connection.execute(
-        select(func.count()).where(leases.c.task_id == task_id, leases.c.annotator_id != annotator_id)
-    ).scalar_one()
-    own = connection.execute(
-        select(
-            or_(
-                exists().where(leases.c.task_id == task_id, leases.c.annotator_id == annotator_id),
-                exists().where(answers.c.task_id == task_id, answers.c.annotator_id == annotator_id),
-            )
-        )
-    ).scalar_one()
-    overlap = connection.execute(select(tasks.c.overlap).where(tasks.c.id == task_id)).scalar_one()
-    # who holds the task or has answered it has his place; who lost his lease takes one that nobody holds
-    return bool(others < overlap if own else others + held < overlap)
-
-
-def _lease(connection: Connection, task_id: str, annotator_id: str, expires: float) -> None:
-    connection.execute(delete(leases).where(leases.c.task_id == task_id, leases.c.annotator_id == annotator_id))
-    connection.execute(insert(leases).values(task_id=task_id, annotator_id=annotator_id, expires=expires))
-
-
-def _judgements(
-    connection: Connection, collection: str | None, annotator_id: str | None, superseded: bool
-) -> Iterator[tuple[int, Judgement]]:
-    query = select(judgements.c.seq, judgements.c.record).order_by(judgements.c.seq)
-    if collection is not None:
-        query = query.join(tasks, tasks.c.id == judgements.c.task_id).where(tasks.c.collection == collection)
-    if annotator_id is not None:
-        query = query.where(judgements.c.annotator_id == annotator_id)
-    if not superseded:
-        query = query.where(_current())
-    for row in connection.execute(query):
-        yield row.seq, _JUDGEMENT.validate_json(row.record)
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _canonical(value: Any) -> str:

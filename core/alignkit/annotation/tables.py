@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Engine, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, event
+from sqlalchemy import Column, Engine, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, event, text
 from sqlalchemy import create_engine as sqlalchemy_engine
 
 # Raised with every change that an older release could not read.
@@ -21,8 +21,12 @@ tasks = Table(
     Column("form", String, nullable=False),
     Column("overlap", Integer, nullable=False),
     Column("gold", Integer, nullable=False),
+    # How many current answers there are; changed with `newest`.
+    Column("answers", Integer, nullable=False, server_default="0"),
     Column("record", Text, nullable=False),
     Index("tasks_by_collection", "collection", "seq"),
+    Index("tasks_progress", "collection", "gold", "overlap", "answers"),
+    Index("tasks_open", "seq", sqlite_where=text("answers < overlap")),
 )
 
 # Append-only: triggers refuse changes and deletions.
@@ -42,6 +46,18 @@ judgements = Table(
     Index("judgements_by_annotator", "annotator_id", "seq"),
 )
 
+# What stands of each annotator's judgements of a task: follows from `judgements`, written in the same transactions.
+# state: "answer" fills a place of the task's overlap, "passed" does not, "undone" means he is asked again.
+newest = Table(
+    "newest",
+    metadata,
+    Column("annotator_id", String, primary_key=True),
+    Column("task_id", String, ForeignKey("tasks.id"), primary_key=True),
+    Column("judgement_id", String, ForeignKey("judgements.id"), unique=True, nullable=False),
+    Column("state", String, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 leases = Table(
     "leases",
     metadata,
@@ -57,6 +73,53 @@ snapshots = Table(
     Column("collection", String),
     Column("created", Float, nullable=False),
     Column("ids", Text, nullable=False),
+)
+
+# The last row of a collection holds; the earlier ones say what people were told before.
+instructions = Table(
+    "instructions",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("collection", String, nullable=False),
+    Column("hash", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("record", Text, nullable=False),
+    Index("instructions_by_collection", "collection", "seq"),
+)
+
+annotators = Table(
+    "annotators",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("active", Integer, nullable=False, server_default="1"),
+    Column("created", Float, nullable=False),
+)
+
+# The newest invite of an annotator opens the page; a new one closes the door behind a link that went astray.
+invites = Table(
+    "invites",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("id", String, unique=True, nullable=False),
+    Column("annotator_id", String, ForeignKey("annotators.id"), nullable=False),
+    Column("created", Float, nullable=False),
+    Index("invites_by_annotator", "annotator_id", "seq"),
+)
+
+acknowledgements = Table(
+    "acknowledgements",
+    metadata,
+    Column("annotator_id", String, ForeignKey("annotators.id"), primary_key=True),
+    Column("guidelines", String, primary_key=True),
+    Column("created", Float, nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
 )
 
 _APPEND_ONLY = (

@@ -1,0 +1,1 @@
+"""`alignkit label`: a web page in which people judge."""

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from alignkit.data.rows import BadRow
 from alignkit.data.sources import read_rows
 from alignkit.errors import UserError
-from alignkit.feedback import judged_candidates, superseded_ids
+from alignkit.feedback import judged_candidates, superseded_ids, taken_back
 from alignkit.records import Judgement, Task
 
 logger = logging.getLogger("alignkit")
@@ -21,19 +21,28 @@ class _Placed(NamedTuple):
     judgement: Judgement
 
 
-def read_judgements(place: Path, tasks: Mapping[str, Task]) -> list[Judgement]:
+class Found(NamedTuple):
+    """Judgements that nothing supersedes, and the ids of those among them that only take an answer back."""
+
+    current: list[Judgement]
+    taken_back: set[str]
+
+
+def read_judgements(place: Path, tasks: Mapping[str, Task]) -> Found:
     """The newest version of every judgement of these tasks in `place`, a JSONL file or a folder of them.
 
     Raises UserError with file:line for a judgement that is damaged or names a candidate that its task does not have.
     """
-    current = _newest(_rows(place))
+    everything = _once(_rows(place))
+    replaced = superseded_ids(placed.judgement for placed in everything)
+    current = [placed for placed in everything if placed.judgement.id not in replaced]
     mine = [placed for placed in current if placed.judgement.task_id in tasks]
     for placed in mine:
         _check_candidates(placed, tasks[placed.judgement.task_id])
     unknown = len(current) - len(mine)
     if unknown:
         logger.info("%d judgements in %s belong to other tasks", unknown, place)
-    return [placed.judgement for placed in mine]
+    return Found([placed.judgement for placed in mine], taken_back(placed.judgement for placed in everything))
 
 
 def _files(place: Path) -> list[Path]:
@@ -64,8 +73,8 @@ def _parsed(where: str, row: object) -> Judgement:
         raise UserError(f"not a judgement: {problem}", where=where, hint="mend or remove the line") from None
 
 
-def _newest(found: Iterable[_Placed]) -> list[_Placed]:
-    """Judgements that no other one supersedes. The same line in two files counts once."""
+def _once(found: Iterable[_Placed]) -> list[_Placed]:
+    """The same line in two files counts once."""
     by_id: dict[str, _Placed] = {}
     for placed in found:
         first = by_id.setdefault(placed.judgement.id, placed)
@@ -75,8 +84,7 @@ def _newest(found: Iterable[_Placed]) -> list[_Placed]:
                 where=placed.where,
                 hint="an edit is a new judgement with its own id and `supersedes`",
             )
-    replaced = superseded_ids(placed.judgement for placed in by_id.values())
-    return [placed for id, placed in by_id.items() if id not in replaced]
+    return list(by_id.values())
 
 
 def _check_candidates(placed: _Placed, task: Task) -> None:

@@ -16,18 +16,19 @@ from pydantic import ValidationError
 
 from alignkit.annotation import AnnotationStore
 from alignkit.annotation.questions import Questions
+from alignkit.annotation.reading import STORE
 from alignkit.context import BuildContext, StepContext
 from alignkit.data.store import RecordFile
 from alignkit.errors import Paused, UserError
+from alignkit.feedback import taken_back
 from alignkit.records import Instructions, Judgement, Task
-from alignkit_plugins.reward_human.files import read_judgements
+from alignkit_plugins.reward_human.files import Found, read_judgements
 
 if TYPE_CHECKING:
     from alignkit_plugins.reward_human.config import HumanConfig
 
 logger = logging.getLogger("alignkit")
 
-STORE = "annotations.sqlite"
 POLL_SECONDS = 2.0
 # Gold tasks are for everybody.
 EVERYBODY = 1_000_000
@@ -68,17 +69,21 @@ class HumanSource:
             from_files = read_judgements(self.files, known)
             still = missing_answers(questions, from_files)
             if not still and not self.place.store.is_file():
-                self._figures = {"from_files": len(from_files)}
-                return iter(questions.back(from_files))
+                self._figures = {"from_files": len(from_files.current)}
+                return iter(questions.back(from_files.current))
             with closing(AnnotationStore(self.place.store)) as store:
                 self._publish(store, questions, still)
-                from_store = store.judgements(self.place.collection)
-                answered = self._answered(questions, [*from_files, *from_store])
+                said = store.judgements(self.place.collection, superseded=True)
+                everything = Found(
+                    [*from_files.current, *store.judgements(self.place.collection)],
+                    from_files.taken_back | taken_back(said),
+                )
+                answered = len(questions.all) - len(missing_answers(questions, everything))
                 needed = math.ceil(self.config.min_share * len(questions.all) - 1e-9)  # 0.1 * 30 are 3, not 4
                 if answered >= needed:
                     snapshot = store.snapshot(self.place.collection)
-                    self._figures = {"from_files": len(from_files), "snapshot": snapshot.hash}
-                    return iter(questions.back([*from_files, *snapshot.judgements]))
+                    self._figures = {"from_files": len(from_files.current), "snapshot": snapshot.hash}
+                    return iter(questions.back([*from_files.current, *snapshot.judgements]))
             self._progress(answered, needed)
             if not self.config.wait:
                 self._pause(len(questions.all), answered, needed)
@@ -100,9 +105,6 @@ class HumanSource:
         store.publish(self.place.collection, self.config.form, interleaved(new, gold, self.config.gold_every))
         store.instruct(self.place.collection, instructions(self.config))
 
-    def _answered(self, questions: Questions, judgements: Sequence[Judgement]) -> int:
-        return len(questions.all) - len(missing_answers(questions, judgements))
-
     def _pause(self, total: int, answered: int, needed: int) -> None:
         raise Paused(
             f"{needed - answered} of {total} questions still need answers "
@@ -113,15 +115,15 @@ class HumanSource:
         )
 
 
-def missing_answers(questions: Questions, judgements: Sequence[Judgement]) -> dict[str, int]:
+def missing_answers(questions: Questions, found: Found) -> dict[str, int]:
     """Question id -> answers that are missing, for those that have too few.
 
     Who skips or flags a question has answered it (asking again would keep the run waiting for ever); who takes an
     answer back has not; a failed judgement of a model is none.
     """
     who: dict[str, set[str]] = {question.id: set() for question in questions.all}
-    for judgement in judgements:
-        passed = judgement.status in ("skipped", "flagged") and judgement.supersedes is None
+    for judgement in found.current:
+        passed = judgement.status in ("skipped", "flagged") and judgement.id not in found.taken_back
         if judgement.status == "ok" or passed:
             for id in questions.answered_by(judgement):
                 who[id].add(judgement.annotator.id)

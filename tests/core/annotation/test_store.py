@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from alignkit.annotation import AnnotationStore, Refused
+from alignkit.annotation import AnnotationStore, Refused, guidelines_version
+from alignkit.annotation.queries import FREE_TASK
 from alignkit.errors import UserError
-from alignkit.records import Annotator, Candidate, Judgement, Pairwise, Rating, Sampling, Task
+from alignkit.records import Annotator, Candidate, Instructions, Judgement, Pairwise, Rating, Sampling, Task
 
 
 def make_task(id: str = "t0", overlap: int = 1, prompt: str = "why?") -> Task:
@@ -289,3 +290,172 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(store: AnnotationS
     assert len(acknowledged) > 5
     kept = {judgement.id for judgement in AnnotationStore(store.path).judgements(superseded=True)}
     assert set(acknowledged) <= kept
+
+
+class TestStanding:
+    def test_a_skip_after_an_undo_is_a_skip(self, store: AnnotationStore) -> None:
+        task = make_task()
+        store.publish("one", "pairwise", [task])
+        store.submit(answer(task, "eva", "1"))
+        store.submit(skip(task, "eva", "2", supersedes="1"))
+        found = store.standing("eva", "t0")
+        assert found is not None
+        assert (found.judgement.id, found.undone) == ("2", True)
+        assert store.next_task("ben") is None  # it waits for her who took her answer back
+        store.submit(skip(task, "eva", "3", supersedes="2"))
+        assert store.next_task("eva") is None
+        assert store.next_task("ben") is not None
+        assert store.standing("ben", "t0") is None
+
+    def test_a_late_heartbeat_does_not_take_an_answered_task_back(self, store: AnnotationStore) -> None:
+        tasks = [make_task(f"t{n}", overlap=2) for n in range(2)]
+        store.publish("one", "pairwise", tasks)
+        store.next_task("eva")
+        store.submit(answer(tasks[0], "eva", "1"))
+        assert not store.heartbeat("eva", "t0")
+        found = store.next_task("eva")
+        assert found is not None
+        assert found[0].id == "t1"
+        assert not store.heartbeat("eva", "nothing")
+
+    def test_history_and_what_an_undo_takes_back(self, store: AnnotationStore) -> None:
+        tasks = [make_task(f"t{n}") for n in range(4)]
+        store.publish("one", "pairwise", tasks)
+        assert store.last("eva") is None
+        for n in range(3):
+            store.submit(answer(tasks[n], "eva", f"j{n}"), seconds=n + 1.5, now=n)
+        store.submit(answer(tasks[3], "ben", "b"))
+        store.submit(answer(tasks[0], "eva", "j3", supersedes="j0"), now=9)
+        store.submit(skip(tasks[2], "eva", "j4", supersedes="j2"), now=10)
+        past = store.history("eva")
+        assert [(p.judgement.id, p.task, p.form, p.created, p.seconds) for p in past] == [
+            ("j3", tasks[0], "pairwise", 9, None),
+            ("j1", tasks[1], "pairwise", 1, 2.5),
+        ]
+        assert [p.judgement.id for p in store.history("eva", limit=1, offset=1)] == ["j1"]
+        assert store.last("eva") == ("j3", "t0")
+        assert store.seconds() == {"j1": 2.5}
+        assert store.judgement("j0") == answer(tasks[0], "eva", "j0")
+        assert store.judgement("j9") is None
+
+    def test_counts(self, store: AnnotationStore) -> None:
+        tasks = [make_task(f"t{n}", overlap=2) for n in range(4)]
+        gold = make_task("gold", overlap=1000).model_copy(update={"gold": Pairwise(a="gold-a", b="gold-b", p_a=1.0)})
+        store.publish("one", "pairwise", [*tasks[:2], gold, *tasks[2:]])
+        store.publish("two", "pairwise", [make_task("else")])
+        asked = []
+        for _ in range(3):
+            found = store.next_task("eva")
+            assert found is not None
+            asked.append(found[0].id)
+            store.submit(answer(found[0], "eva", f"eva-{found[0].id}"))
+        assert asked == ["t0", "t1", "gold"]
+        for who in ("ben", "zoe"):
+            store.submit(answer(gold, who, f"{who}-gold"))
+        store.submit(answer(tasks[0], "ben", "ben-t0"))
+        store.submit(skip(tasks[1], "ben", "ben-t1"))
+        assert store.progress("one", "eva") == (4, 1, 3, 3)
+        assert store.wanted("one") == 8
+        assert store.workload("one", "eva") == (3, 2)
+        assert store.workload("one", "ben") == (2, 2)
+        assert store.workload("one", "new") == (0, 4)
+        assert store.answered("two", "eva") == 0
+
+    def test_the_maintained_counts_are_those_of_the_judgements(self, store: AnnotationStore) -> None:
+        rng = random.Random(1)
+        tasks = [make_task(f"t{n}", overlap=3) for n in range(6)]
+        store.publish("one", "pairwise", tasks)
+        newest: dict[tuple[str, str], str] = {}
+        for n in range(600):
+            task, who = rng.choice(tasks), rng.choice("abcde")
+            make = rng.choice((answer, skip, lambda *a, **k: skip(*a, status="flagged", **k)))
+            try:
+                store.submit(make(task, who, f"j{n}", supersedes=newest.get((task.id, who))))
+            except Refused:
+                continue
+            newest[task.id, who] = f"j{n}"
+        stands = [j for j in store.judgements() if j.status in ("ok", "flagged")]
+        counted = {task.id: sum(j.task_id == task.id for j in stands) for task in tasks}
+        with sqlite3.connect(store.path) as connection:
+            assert dict(connection.execute("SELECT id, answers FROM tasks")) == counted
+        assert max(counted.values()) == 3
+        assert len(newest) > 20
+
+
+class TestInstructions:
+    def test_new_ones_replace_the_old(self, store: AnnotationStore) -> None:
+        assert store.instructions("one") == Instructions()
+        first, second = Instructions(question="Well?", guidelines="g"), Instructions(guidelines="h", rating_high=5)
+        for told in (first, first, second, first):
+            store.instruct("one", told)
+            assert store.instructions("one") == told
+        assert store.instructions("two") == Instructions()
+        with sqlite3.connect(store.path) as connection:
+            assert connection.execute("SELECT count(DISTINCT hash), count(*) FROM instructions").fetchone() == (2, 3)
+        store.publish("one", "pairwise", [make_task()])
+        assert store.briefing("t0") == ("one", first)
+        with pytest.raises(UserError, match="no task"):
+            store.briefing("t1")
+
+    def test_the_version_is_that_of_the_guidelines(self) -> None:
+        told = Instructions(question="Well?", guidelines="g")
+        assert guidelines_version(told) == guidelines_version(Instructions(guidelines="g"))
+        assert guidelines_version(told) != guidelines_version(Instructions(guidelines="h"))
+
+
+class TestAnnotators:
+    def test_come_in_with_their_newest_invite(self, store: AnnotationStore) -> None:
+        people = store.annotators
+        eva = people.add(" Eva  Maria ")
+        assert (eva.id, eva.name, eva.active) == ("eva-maria", "Eva Maria", True)
+        assert people.add("EVA MARIA") == eva
+        ben = people.add("Ben")
+        assert people.all() == [eva, ben]
+        assert people.invited(eva.invite) == eva
+        again = people.renew("eva-maria")
+        assert people.invited(eva.invite) is None
+        assert people.invited(again.invite) == again
+        assert people.invited("nothing") is None
+        for impossible in ("", "  ", "x" * 61, "a\x1bb"):
+            with pytest.raises(UserError, match="printable"):
+                people.add(impossible)
+        for change in (lambda: people.renew("zoe"), lambda: people.set_active("zoe", False)):
+            with pytest.raises(UserError, match="no annotator 'zoe'"):
+                change()
+
+    def test_who_is_kept_out_gives_back_what_he_held(self, store: AnnotationStore) -> None:
+        store.publish("one", "pairwise", [make_task()])
+        ben = store.annotators.add("Ben")
+        assert store.next_task("ben") is not None
+        assert store.next_task("eva") is None
+        store.annotators.set_active("ben", False)
+        assert store.annotators.invited(ben.invite) is None
+        assert store.next_task("eva") is not None
+        store.annotators.set_active("ben", True)
+        assert store.annotators.invited(ben.invite) == ben
+
+    def test_acknowledgements_and_the_secret_are_in_the_file(self, store: AnnotationStore) -> None:
+        store.annotators.add("Eva")
+        for _ in range(2):
+            store.annotators.acknowledge("eva", "v1")
+        secret = store.annotators.secret()
+        assert len(secret) == 64
+        store.close()
+        again = AnnotationStore(store.path, create=False).annotators
+        assert again.secret() == secret
+        assert again.has_acknowledged("eva", "v1")
+        assert not again.has_acknowledged("eva", "v2")
+
+
+def test_handing_out_does_not_get_slower_with_what_is_done(store: AnnotationStore) -> None:
+    """5,000 tasks, all but a few of them done: SQLite looks at the open ones alone."""
+    store.publish("one", "pairwise", [make_task(f"t{n}") for n in range(5000)])
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE tasks SET answers = 1 WHERE seq < 4990")
+    with store._read() as connection:
+        query = FREE_TASK.compile(store._database._engine)
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", ("eva", "undone", 1, 0))
+        assert "USING INDEX tasks_open" in plan.all()[0].detail
+    found = store.next_task("eva")
+    assert found is not None
+    assert found[0].id == "t4989"

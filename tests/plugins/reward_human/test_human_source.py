@@ -80,6 +80,12 @@ def test_an_answer_taken_back_does_not_count(tmp_path: Path) -> None:
         ids(write(tmp_path / "a.jsonl", row("j1", "x"), taken_back), task("x"))
 
 
+def test_a_skip_after_an_undo_is_a_skip(tmp_path: Path) -> None:
+    undo = {**row("j2", "x", supersedes="j1"), "payload": None, "status": "skipped"}
+    skip = {**row("j3", "x", supersedes="j2"), "payload": None, "status": "skipped"}
+    assert ids(write(tmp_path / "a.jsonl", row("j1", "x"), undo, skip), task("x")) == ["j3"]
+
+
 def test_a_skip_answers_a_task_and_is_passed_on(tmp_path: Path) -> None:
     skip = {**row("j1", "x"), "payload": None, "status": "skipped"}
     found = list(source(write(tmp_path / "a.jsonl", skip)).annotate([task("x")]))
