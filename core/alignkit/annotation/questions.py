@@ -10,7 +10,7 @@ from itertools import combinations
 from alignkit.annotation.replies import Form
 from alignkit.errors import UserError
 from alignkit.feedback import judged_candidates
-from alignkit.records import Candidate, Judgement, Task, content_id
+from alignkit.records import Judgement, Task, content_id
 
 SIZES: dict[Form, int | None] = {"ranking": None, "pairwise": 2, "rating": 1, "binary": 1, "critique": 1}
 
@@ -18,10 +18,13 @@ SIZES: dict[Form, int | None] = {"ranking": None, "pairwise": 2, "rating": 1, "b
 class Questions:
     """The questions of some tasks in one form, and the way back from their judgements to the tasks."""
 
-    def __init__(self, tasks: Sequence[Task], form: Form) -> None:
-        """Raises UserError for a task with fewer candidates than the form needs."""
+    def __init__(self, tasks: Sequence[Task], form: Form, collection: str = "") -> None:
+        """`collection`: the same task asked in two of them makes different questions, with ids of their own.
+
+        Raises UserError for a task with fewer candidates than the form needs.
+        """
         self.form = form
-        self.of_task = {task.id: list(_questions(task, form)) for task in tasks}
+        self.of_task = {task.id: list(_questions(task, form, collection)) for task in tasks}
         self.all = [question for questions in self.of_task.values() for question in questions]
         self._parent = {question.id: id for id, questions in self.of_task.items() for question in questions}
 
@@ -47,17 +50,11 @@ class Questions:
         return found
 
 
-def _questions(task: Task, form: Form) -> Iterator[Task]:
-    count, size = len(task.candidates), SIZES[form]
-    if count < (size or 2):
+def _questions(task: Task, form: Form, collection: str) -> Iterator[Task]:
+    count = len(task.candidates)
+    size = SIZES[form] or count
+    if count < max(size, 2 if form == "ranking" else 1):
         raise UserError(f"task {task.id!r} has {count} candidate(s), too few for form {form}")
-    if size is None or size == count:
-        yield task
-        return
     for chosen in combinations(task.candidates, size):
-        yield _part(task, chosen, form)
-
-
-def _part(task: Task, candidates: tuple[Candidate, ...], form: Form) -> Task:
-    id = content_id(task.id, form, *(c.id for c in candidates))
-    return Task(id=id, prompt=task.prompt, candidates=candidates, overlap=task.overlap)
+        id = content_id(collection, task.id, form, *(c.id for c in chosen))
+        yield Task(id=id, prompt=task.prompt, candidates=chosen, overlap=task.overlap)

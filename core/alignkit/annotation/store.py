@@ -12,13 +12,13 @@ whoever comes back after his lease ran out. Skipped tasks go to others; who flag
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, and_, exists, func, insert, select
+from sqlalchemy import Connection, and_, delete, exists, func, insert, select, update
 
 from alignkit.annotation import queries
 from alignkit.annotation.annotators import Annotators
@@ -35,7 +35,7 @@ from alignkit.annotation.replies import (
     Standing,
     Workload,
 )
-from alignkit.annotation.tables import instructions, judgements, newest, snapshots, tasks
+from alignkit.annotation.tables import instructions, judgements, leases, newest, snapshots, tasks
 from alignkit.errors import UserError
 from alignkit.feedback import judged_candidates
 from alignkit.records import Instructions, Judgement, Task
@@ -75,15 +75,26 @@ class AnnotationStore:
             if rows.setdefault(task.id, {**row, "gold": int(task.gold is not None)})["record"] != record:
                 raise UserError(f"two different tasks have the id {task.id!r}", where=collection)
         with self._write() as connection:
-            query = select(tasks.c.id, tasks.c.record, tasks.c.collection)
+            query = select(tasks.c.id, tasks.c.record, tasks.c.collection, tasks.c.form)
             taken = {found.id: found for found in connection.execute(query) if found.id in rows}
             for id, found in taken.items():
-                if (found.record, found.collection) != (rows[id]["record"], collection):
+                if (found.record, found.collection, found.form) != (rows[id]["record"], collection, form):
                     raise UserError(f"another task with the id {id!r} is in {found.collection!r}", where=self.path)
             new = [row for id, row in rows.items() if id not in taken]
             if new:
                 connection.execute(insert(tasks), new)
         return len(new)
+
+    def ask_only(self, collection: str, ids: Collection[str]) -> None:
+        """Of a collection's tasks hand out those in `ids`, and take answers to no others. The answers there are stay."""
+        published = func.json_extract(tasks.c.record, "$.overlap").label("published")
+        query = select(tasks.c.id, tasks.c.overlap, tasks.c.answers, published).where(tasks.c.collection == collection)
+        with self._write() as connection:
+            for row in connection.execute(query).all():
+                overlap = row.published if row.id in ids else min(row.answers, row.published)
+                if overlap != row.overlap:
+                    connection.execute(update(tasks).where(tasks.c.id == row.id).values(overlap=overlap))
+                    connection.execute(delete(leases).where(leases.c.task_id == row.id))
 
     def instruct(self, collection: str, told: Instructions) -> None:
         """What annotators are told about a collection from now on."""

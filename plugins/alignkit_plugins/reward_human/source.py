@@ -21,7 +21,7 @@ from alignkit.context import BuildContext, StepContext
 from alignkit.data.store import RecordFile
 from alignkit.errors import Paused, UserError
 from alignkit.feedback import taken_back
-from alignkit.records import Instructions, Judgement, Task
+from alignkit.records import Instructions, Judgement, Task, content_id
 from alignkit_plugins.reward_human.files import Found, read_judgements
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class HumanSource:
         Raises Paused while fewer than `min_share` of the questions have the answers they need (with `wait` it stays
         instead), UserError with file:line for a damaged judgement in a file.
         """
-        questions = Questions(tasks, self.config.form)
+        questions = Questions(tasks, self.config.form, self.place.collection)
         known = {task.id: task for task in [*tasks, *questions.all]}
         while True:
             from_files = read_judgements(self.files, known)
@@ -82,6 +82,7 @@ class HumanSource:
                 needed = math.ceil(self.config.min_share * len(questions.all) - 1e-9)  # 0.1 * 30 are 3, not 4
                 if answered >= needed:
                     snapshot = store.snapshot(self.place.collection)
+                    store.ask_only(self.place.collection, ())  # what is answered now would come too late
                     self._figures = {"from_files": len(from_files.current), "snapshot": snapshot.hash}
                     return iter(questions.back([*from_files.current, *snapshot.judgements]))
             self._progress(answered, needed)
@@ -94,15 +95,21 @@ class HumanSource:
         return self._figures
 
     def _publish(self, store: AnnotationStore, questions: Questions, still: Mapping[str, int]) -> None:
-        """Questions that the files leave open; what was published stays as it is."""
+        """Questions that the files leave open; what was published stays as it is.
+
+        A step that is done again asks about other completions: the questions about the old ones are withdrawn.
+        """
+        gold = gold_tasks(self.config, self.place.collection)
+        wanted = {question.id for question in questions.all} | {task.id for task in gold}
         there = {task.id for task in store.tasks(self.place.collection)}
         new = [
             question.model_copy(update={"overlap": still[question.id]})
             for question in questions.all
             if question.id in still and question.id not in there
         ]
-        gold = [task for task in gold_tasks(self.config) if task.id not in there]
-        store.publish(self.place.collection, self.config.form, interleaved(new, gold, self.config.gold_every))
+        more = [task for task in gold if task.id not in there]
+        store.publish(self.place.collection, self.config.form, interleaved(new, more, self.config.gold_every))
+        store.ask_only(self.place.collection, wanted)
         store.instruct(self.place.collection, instructions(self.config))
 
     def _pause(self, total: int, answered: int, needed: int) -> None:
@@ -156,17 +163,18 @@ def instructions(config: "HumanConfig") -> Instructions:
         raise UserError(error.errors()[0]["msg"].removeprefix("Value error, "), where="scale") from None
 
 
-def gold_tasks(config: "HumanConfig") -> list[Task]:
+def gold_tasks(config: "HumanConfig", collection: str = "") -> list[Task]:
     """The tasks of the gold file. Raises UserError for one without its answer, or whose answer has another form."""
     if config.gold is None:
         return []
     path = Path(config.gold).expanduser()
-    tasks = [task.model_copy(update={"overlap": EVERYBODY}) for task in RecordFile(path, Task)]
+    tasks = list(RecordFile(path, Task))
     for number, task in enumerate(tasks, 1):
         if task.gold is None or task.gold.type != config.form:
             found = "no gold answer" if task.gold is None else f"a {task.gold.type} as its answer"
             raise UserError(f"task {task.id!r} has {found}, but form is {config.form}", where=f"{path}:{number}")
-    return tasks
+    ids = [content_id("gold", collection, task.id) for task in tasks]
+    return [task.model_copy(update={"id": id, "overlap": EVERYBODY}) for id, task in zip(ids, tasks, strict=True)]
 
 
 def open_source(config: "HumanConfig", context: BuildContext) -> HumanSource:

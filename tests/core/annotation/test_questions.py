@@ -46,9 +46,10 @@ def test_pairs_are_all_pairs_in_order() -> None:
     assert asked == list(combinations(["x0", "x1", "x2"], 2))
 
 
-def test_two_candidates_compared_are_the_task_itself() -> None:
-    assert Questions([task("x", 2)], "pairwise").all == [task("x", 2)]
-    assert Questions([task("x", 2)], "ranking").all == [task("x", 2)]
+def test_the_same_task_in_another_form_or_collection_is_another_question() -> None:
+    asked = [Questions([task("x", 2)], form, place).all for form in ("ranking", "pairwise") for place in ("r1", "r2")]
+    assert [len(questions) for questions in asked] == [1] * 4
+    assert len({questions[0].id for questions in asked} | {"x"}) == 5
 
 
 def test_too_few_candidates() -> None:
