@@ -86,7 +86,7 @@ class AnnotationStore:
         return len(new)
 
     def ask_only(self, collection: str, ids: Collection[str]) -> None:
-        """Of a collection's tasks hand out those in `ids`, and take answers to no others. The answers there are stay."""
+        """Of a collection's tasks hand out those in `ids`, and take answers to no others. Answers stay."""
         published = func.json_extract(tasks.c.record, "$.overlap").label("published")
         query = select(tasks.c.id, tasks.c.overlap, tasks.c.answers, published).where(tasks.c.collection == collection)
         with self._write() as connection:
