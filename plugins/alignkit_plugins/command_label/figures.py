@@ -64,13 +64,14 @@ def figures(store: AnnotationStore) -> Figures:
     asked = {name: store.tasks(name) for name in store.collections()}
     answers = {name: store.judgements(name) for name in asked}
     tasks, judgements = list(chain(*asked.values())), list(chain(*answers.values()))
+    people = {person.id: person.name for person in store.annotators.all()}
     marked = [judgement for judgement in judgements if judgement.status == "flagged"]
     return Figures(
         collections=[_collection(store, name, asked[name], answers[name]) for name in asked],
         people=_people(store.annotators.all(), judgements, gold_accuracy(tasks, judgements), store.seconds()),
         position=position_preference(judgements),
         length=length_preference(tasks, judgements),
-        flagged=_flagged({task.id: task for task in tasks}, marked[-FLAGGED_SHOWN:][::-1]),
+        flagged=_flagged({task.id: task for task in tasks}, marked[-FLAGGED_SHOWN:][::-1], people),
         flagged_total=len(marked),
     )
 
@@ -104,11 +105,11 @@ def _people(
     ]
 
 
-def _flagged(tasks: dict[str, Task], marked: Sequence[Judgement]) -> list[Flagged]:
+def _flagged(tasks: dict[str, Task], marked: Sequence[Judgement], names: dict[str, str]) -> list[Flagged]:
     return [
         Flagged(
             judgement.task_id,
-            judgement.annotator.id,
+            names.get(judgement.annotator.id, judgement.annotator.id),
             visible(judgement.evidence.text) if judgement.evidence else "",
             show_content(tasks[judgement.task_id].prompt),
             [show(candidate.completion) for candidate in tasks[judgement.task_id].candidates],

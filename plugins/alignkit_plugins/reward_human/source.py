@@ -7,7 +7,7 @@ elsewhere can be brought in; a question that they answer is not published.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -78,7 +78,8 @@ class HumanSource:
                     [*from_files.current, *store.judgements(self.place.collection)],
                     from_files.taken_back | taken_back(said),
                 )
-                answered = len(questions.all) - len(missing_answers(questions, everything))
+                people = {person.id for person in store.annotators.all() if person.active}
+                answered = len(questions.all) - len(missing_answers(questions, everything, people))
                 needed = math.ceil(self.config.min_share * len(questions.all) - 1e-9)  # 0.1 * 30 are 3, not 4
                 if answered >= needed:
                     snapshot = store.snapshot(self.place.collection)
@@ -122,19 +123,30 @@ class HumanSource:
         )
 
 
-def missing_answers(questions: Questions, found: Found) -> dict[str, int]:
+def missing_answers(questions: Questions, found: Found, people: Collection[str] = ()) -> dict[str, int]:
     """Question id -> answers that are missing, for those that have too few.
 
-    Who skips or flags a question has answered it (asking again would keep the run waiting for ever); who takes an
-    answer back has not; a failed judgement of a model is none.
+    Who flags a question has answered it. Who skips one leaves it to the others: once each of `people` has judged or
+    skipped it, nobody is left to ask, and the run does not wait for it. Who takes an answer back has not answered; a
+    failed judgement of a model is no answer.
     """
-    who: dict[str, set[str]] = {question.id: set() for question in questions.all}
+    answered: dict[str, set[str]] = {question.id: set() for question in questions.all}
+    skipped: dict[str, set[str]] = {question.id: set() for question in questions.all}
     for judgement in found.current:
-        passed = judgement.status in ("skipped", "flagged") and judgement.id not in found.taken_back
-        if judgement.status == "ok" or passed:
-            for id in questions.answered_by(judgement):
-                who[id].add(judgement.annotator.id)
-    return {q.id: q.overlap - len(who[q.id]) for q in questions.all if len(who[q.id]) < q.overlap}
+        if judgement.status in ("ok", "flagged"):
+            seen = answered
+        elif judgement.status == "skipped" and judgement.id not in found.taken_back:
+            seen = skipped
+        else:
+            continue
+        for id in questions.answered_by(judgement):
+            seen[id].add(judgement.annotator.id)
+
+    def nobody_left(id: str) -> bool:
+        return bool(skipped[id]) and skipped[id] | answered[id] >= set(people)
+
+    lacking = {q.id: q.overlap - len(answered[q.id]) for q in questions.all}
+    return {id: count for id, count in lacking.items() if count > 0 and not nobody_left(id)}
 
 
 def interleaved(tasks: Sequence[Task], gold: Sequence[Task], every: int) -> list[Task]:

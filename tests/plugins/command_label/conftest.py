@@ -66,6 +66,12 @@ def publish(store: AnnotationStore) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def log_in(store: AnnotationStore) -> Callable[[str], Annotator]:
+    """Somebody by name, with a browser of his own."""
+    return lambda name: Annotator(store, name)
+
+
+@pytest.fixture
 def anna(store: AnnotationStore) -> Annotator:
     """An annotator."""
     return Annotator(store, "Anna")

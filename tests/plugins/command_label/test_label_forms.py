@@ -56,11 +56,9 @@ def test_half_a_ranking_is_none(store: AnnotationStore, publish: Publish, anna: 
 
 @pytest.mark.parametrize("choice", ["A", "B", "tie"])
 @pytest.mark.parametrize("who", ["Anna", "Ben", "Eva", "Zoe"])
-def test_pairwise(store: AnnotationStore, publish: Publish, choice: str, who: str) -> None:
-    from conftest import Annotator
-
+def test_pairwise(store: AnnotationStore, publish: Publish, log_in: Any, choice: str, who: str) -> None:
     (task,) = publish("pairwise")
-    person = Annotator(store, who)
+    person = log_in(who)
     person.submit(person.get(), choice=choice)
     (judgement,) = store.judgements()
     assert isinstance(judgement.payload, Pairwise)

@@ -151,7 +151,7 @@ class TestAroundATask:
     def test_progress(self, publish: Publish, anna: Any, ben: Any) -> None:
         publish("pairwise", 4, overlap=2)
         page = anna.get()
-        assert "0 of 4 yours · 0 % of all" in page.texts["progress"]
+        assert "0 of 4 yours · 0 % of everybody’s" in page.texts["progress"]
         page = anna.submit(page, choice="A")
         assert "1 of 4 yours" in page.texts["progress"]
 

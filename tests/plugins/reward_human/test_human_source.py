@@ -283,6 +283,27 @@ def test_with_wait_the_run_stays_until_people_have_answered(tmp_path: Path, monk
     store.close()
 
 
+def test_a_skipped_question_waits_for_the_others(tmp_path: Path) -> None:
+    asked = source(tmp_path / "judgements")
+    with pytest.raises(Paused):
+        asked.annotate([task("x")])
+    store = AnnotationStore(asked.place.store)
+    ann, ben = (store.annotators.add(name).id for name in ("ann", "ben"))
+
+    def skip(who: str) -> None:
+        found = store.next_task(who)
+        assert found is not None
+        annotator = Annotator(id=who, kind="human")
+        store.submit(Judgement(id=f"s-{who}", task_id=found[0].id, annotator=annotator, status="skipped"))
+
+    skip(ann)
+    with pytest.raises(Paused, match="1 of 1"):
+        asked.annotate([task("x")])
+    skip(ben)
+    assert [j.status for j in asked.annotate([task("x")])] == ["skipped", "skipped"], "nobody is left to ask"
+    store.close()
+
+
 def test_what_was_not_needed_is_not_asked_any_more(tmp_path: Path) -> None:
     asked = source(tmp_path / "judgements", min_share=0.5)
     with pytest.raises(Paused, match="1 of 2"):

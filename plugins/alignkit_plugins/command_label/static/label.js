@@ -32,9 +32,9 @@ function arrived() {
 function untouchedRevision() {
   const details = document.getElementById("revision-details"), field = document.getElementById("revision");
   if (!details) return;
-  const set = () => { field.disabled = !details.open; };
-  details.addEventListener("toggle", set);
-  set();
+  field.disabled = !details.open;
+  // `toggle` would come too late for who goes on with Tab at once
+  details.querySelector("summary").addEventListener("click", () => { field.disabled = false; });
 }
 
 function problem(text) {
@@ -94,6 +94,9 @@ document.addEventListener("change", (event) => {
   else if (event.target.id === "keys-on") remember("keys", event.target.checked ? "yes" : "no");
   if (event.target.closest(".choices")) problem("");
 });
+
+// The focus goes back to the button that opened it, where Enter would open it again instead of submitting.
+document.addEventListener("close", () => one("#page h1")?.focus({ preventScroll: true }), true);
 
 document.addEventListener("ranked", (event) => { say(event.detail); problem(""); });
 

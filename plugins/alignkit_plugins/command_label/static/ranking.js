@@ -104,7 +104,8 @@ class Ranking {
     const chip = this.button("chip", letter, () => this.toggle(letter), `chip-${letter}`);
     if (number <= 9) chip.append(" ", Object.assign(document.createElement("kbd"), { textContent: number, ariaHidden: "true" }));
     const ranked = this.order.includes(letter);
-    chip.setAttribute("aria-label", ranked ? `${letter}: take out of the ranking` : `${letter}: put next in the ranking`);
+    const does = ranked ? "take out of the ranking" : "put next in the ranking";
+    chip.append(Object.assign(document.createElement("span"), { textContent: `: ${does}`, className: "unseen" }));
     this.draggable(chip, letter);
     return chip;
   }
