@@ -69,7 +69,7 @@ class AIConfig(Config):
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="local: type of the weights")
     batch_tokens: Annotated[int, Operational()] = Field(
-        16384, ge=1, description="local: padded tokens per forward pass; changes memory only"
+        4096, ge=1, description="local: padded tokens per forward pass; changes memory only"
     )
 
     base_url: str | None = Field(None, description="openai: the server, for example http://localhost:8000/v1")
