@@ -137,6 +137,7 @@ class Asker:
 
 
 def _short_name(model: str) -> str:
-    """`@judge` -> judge, `folder/tiny` -> tiny, with nothing that ids should not have."""
-    last = model.lstrip("@").rstrip("/").replace("\\", "/").rpartition("/")[2]
+    """`@judge` -> judge, `folder/tiny` -> tiny, `…/05-judge/model` -> 05-judge; nothing that ids may not have."""
+    parts = [part for part in model.lstrip("@").replace("\\", "/").split("/") if part]
+    last = parts[-2] if len(parts) > 1 and parts[-1] == "model" else "".join(parts[-1:])
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in last) or "judge"
