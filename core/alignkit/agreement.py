@@ -85,9 +85,14 @@ def gold_accuracy(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> dic
 
 
 def position_preference(judgements: Iterable[Judgement]) -> Share | None:
-    """Of two candidates not tied, how often the one shown earlier was preferred; 1/2 if order does not matter."""
+    """Of two candidates not tied, how often the one shown earlier was preferred; 1/2 if order does not matter.
+
+    Judgements whose evidence has both orders are left out: neither candidate was the earlier one.
+    """
     earlier = total = 0
     for judgement in current(judgements):
+        if judgement.evidence is not None and judgement.evidence.p_swapped is not None:
+            continue
         place = {id: n for n, id in enumerate(judgement.presented_order)}
         for a, b, p in stated_preferences(judgement):
             if p != 0.5 and a in place and b in place:

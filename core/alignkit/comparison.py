@@ -17,9 +17,11 @@ from alignkit.agreement import (
     rating_votes,
     share,
 )
+from alignkit.feedback import stated_preferences
 from alignkit.records import Judgement, Task
 
 ECE_BINS = 10
+_CERTAIN = (0.0, 0.5, 1.0)
 
 
 class Disagreement(NamedTuple):
@@ -41,11 +43,12 @@ class Comparison(NamedTuple):
     A set's verdict on a pair is the category most of its annotators chose, or the side of their mean where no category
     has most. `accuracy`: where both verdicts name a side, how often it is the same. `same`: how often the verdicts are
     the same, ties counted as an answer; `kappa` is Cohen's for these three categories. `ece`: how far the second's
-    probability of its verdict is from its accuracy, mean over ten bins weighted by size; None when it gave no
-    probabilities. `length_first` and `length_second`: how often an annotator's preference was for the longer text.
+    probability of its verdict is from its accuracy, mean over ten bins weighted by size; None when none of
+    its judgements has a probability of its own: the share of several people's votes is none. `length_first` and
+    `length_second`: how often an annotator's preference was for the longer text.
     `longest`: what always naming the longer text would have for an accuracy. `swap_consistency`: how often the second's
     answer stayed the same with the candidates shown the other way round. `failures`: the second's judgements without an
-    answer, by status.
+    answer, by status. Both are of judgements on the given tasks alone.
     """
 
     items: int
@@ -69,8 +72,9 @@ def compare(
     tasks: Sequence[Task], first: Iterable[Judgement], second: Iterable[Judgement], *, strongest: int = 20
 ) -> Comparison:
     """Hold `second` (a judge) against `first` (people); see `Comparison`. `strongest` disagreements are listed."""
-    first, second = list(first), list(second)
-    one, two = _votes(tasks, first), _votes(tasks, second)
+    known = {task.id for task in tasks}
+    second = [j for j in second if j.task_id in known]
+    one, two = comparing_votes(tasks, first), comparing_votes(tasks, second)
     common = [item for item in one if item in two]
     verdicts = [(_verdict(one[item]), _verdict(two[item])) for item in common]
     decided = [(a, b) for a, b in verdicts if a != 0.5 and b != 0.5]
@@ -85,7 +89,9 @@ def compare(
         accuracy=share(sum(a == b for a, b in decided), len(decided)) if decided else None,
         same=share(sum(a == b for a, b in verdicts), len(verdicts)) if verdicts else None,
         kappa=_kappa(verdicts),
-        ece=_calibration_error([(_mean(two[item]), *pair) for item, pair in zip(common, verdicts, strict=True)]),
+        ece=_calibration_error([(_mean(two[item]), *pair) for item, pair in zip(common, verdicts, strict=True)])
+        if _gives_probabilities(second, common)
+        else None,
         ties_first=sum(a == 0.5 for a, _ in verdicts),
         ties_second=sum(b == 0.5 for _, b in verdicts),
         length_first=_longer(one, common, length),
@@ -106,8 +112,9 @@ def swap_consistency(judgements: Iterable[Judgement]) -> Share | None:
     return share(sum(category(a) == category(b) for a, b in both), len(both)) if both else None
 
 
-def _votes(tasks: Sequence[Task], judgements: Sequence[Judgement]) -> Votes:
+def comparing_votes(tasks: Sequence[Task], judgements: Iterable[Judgement]) -> Votes:
     """Stated preferences, and those between two ratings of an annotator who stated none."""
+    judgements = list(judgements)
     votes, rated = preference_votes(tasks, judgements), rating_votes(tasks, judgements)
     for task in tasks:
         for a, b in combinations((c.id for c in task.candidates), 2):
@@ -149,10 +156,21 @@ def _kappa(verdicts: Sequence[tuple[float, float]]) -> float | None:
     return float(cohen_kappa_score([words[a] for a, _ in verdicts], [words[b] for _, b in verdicts]))
 
 
+def _gives_probabilities(judgements: Iterable[Judgement], items: Iterable[Item]) -> bool:
+    """Whether a judgement on one of the items is less than certain, in each order if it was asked in both."""
+    wanted = {(task, frozenset((a, b))) for task, a, b in items}
+    for judgement in current(judgements):
+        evidence = judgement.evidence
+        orders = [] if evidence is None else [evidence.p_given, evidence.p_swapped]
+        for a, b, p in stated_preferences(judgement):
+            said = [p] if None in orders or not orders else orders
+            if (judgement.task_id, frozenset((a, b))) in wanted and any(q not in _CERTAIN for q in said):
+                return True
+    return False
+
+
 def _calibration_error(judged: Sequence[tuple[float, float, float]]) -> float | None:
     """Expected calibration error (Naeini et al. 2015) over (p, verdict of the first, of the second), both decided."""
-    if all(p in (0.0, 0.5, 1.0) for p, _, _ in judged):
-        return None
     bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for p, first, second in judged:
         if first != 0.5 and second != 0.5:

@@ -17,6 +17,7 @@ from alignkit.records import (
     LabelledCompletion,
     Message,
     Pairwise,
+    Payload,
     PreferencePair,
     Ranking,
     Rating,
@@ -138,9 +139,11 @@ def taken_back(judgements: Iterable[Judgement]) -> set[str]:
 
 def judged_candidates(judgement: Judgement) -> list[str]:
     """The candidate ids that a judgement names."""
-    payload = judgement.payload
-    if payload is None:
-        return []
+    return [] if judgement.payload is None else payload_candidates(judgement.payload)
+
+
+def payload_candidates(payload: Payload) -> list[str]:
+    """The candidate ids that an answer names."""
     if isinstance(payload, Ranking):
         return [id for group in payload.groups for id in group]
     if isinstance(payload, Pairwise):

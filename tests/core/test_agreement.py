@@ -181,6 +181,16 @@ class TestPreferencesForPlaceAndLength:
         assert (found.share, found.n) == (0.5, 4)
         assert position_preference(judgements[3:5]) is None
 
+    def test_who_saw_both_orders_says_nothing_about_place(self) -> None:
+        both = Evidence(p_given=0.9, p_swapped=0.8)
+        judgements = [prefers("t", 0.85, presented_order=("ta", "tb"), evidence=both)]
+        assert position_preference(judgements) is None
+        one = Evidence(p_given=0.9)
+        judgements.append(prefers("t", 0.9, presented_order=("tb", "ta"), evidence=one))
+        found = position_preference(judgements)
+        assert found is not None
+        assert (found.share, found.n) == (0.0, 1)
+
     def test_longer_text(self) -> None:
         tasks = [make_task("t", "long text", "short"), make_task("u", "same!", "equal")]
         judgements = [prefers("t", 1.0), prefers("t", 0.4, "B"), prefers("t", 0.9, "C"), prefers("u", 1.0)]
@@ -237,6 +247,21 @@ class TestCompare:
     def test_certain_answers_have_no_calibration(self) -> None:
         tasks, people = self.people()
         assert compare(tasks, people, [prefers("t0", 1.0, "ai")]).ece is None
+        # two of three, and two orders that differ: shares of certain answers, not probabilities
+        panel = [prefers("t0", p, f"ai{n}") for n, p in enumerate((1.0, 1.0, 0.0))]
+        orders = prefers("t1", 0.75, "ai", evidence=Evidence(p_given=1.0, p_swapped=0.5))
+        assert compare(tasks, people, [*panel, orders]).ece is None
+        assert compare(tasks, people, [*panel, orders, prefers("t0", 0.9, "sure")]).ece is not None
+
+    def test_failures_and_orders_of_other_tasks_are_not_counted(self) -> None:
+        tasks, people = self.people()
+        swapped = Evidence(p_given=0.9, p_swapped=0.2)
+        judge = [prefers("t0", 0.9, "ai", evidence=Evidence(p_given=0.9, p_swapped=0.9))]
+        judge += [prefers("else", 0.9, "ai", evidence=swapped), said("else", None, "ai", status="parse_error")]
+        found = compare(tasks, people, judge)
+        assert found.failures == {}
+        assert found.swap_consistency is not None
+        assert (found.swap_consistency.share, found.swap_consistency.n) == (1.0, 1)
 
     def test_a_set_against_itself(self) -> None:
         tasks, people = self.people()

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
-from alignkit.annotation.tables import VERSION, create_tables, open_engine
+from alignkit.annotation.tables import VERSION, create_tables, metadata, open_engine
 from alignkit.errors import UserError
 
 
@@ -35,6 +35,9 @@ class Database:
                         where=path,
                         hint="upgrade alignkit",
                     )
+                tables = set(connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars())
+                if version == VERSION and not tables >= set(metadata.tables):
+                    raise UserError("this database is something else than an annotation store", where=path)
                 if version < VERSION:
                     if connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one():
                         raise UserError("this database is something else than an annotation store", where=path)

@@ -12,7 +12,7 @@ whoever comes back after his lease ran out. Skipped tasks go to others; who flag
 import hashlib
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from alignkit.annotation.replies import (
 )
 from alignkit.annotation.tables import instructions, judgements, leases, newest, snapshots, tasks
 from alignkit.errors import UserError
-from alignkit.feedback import judged_candidates
+from alignkit.feedback import judged_candidates, payload_candidates
 from alignkit.records import Instructions, Judgement, Task
 
 LEASE_SECONDS = 600.0
@@ -66,12 +66,14 @@ class AnnotationStore:
     def publish(self, collection: str, form: Form, published: Sequence[Task]) -> int:
         """Add tasks to a collection, in this order; returns how many are new.
 
-        The same task again changes nothing. Raises UserError for another task under an id that is taken.
+        The same task again changes nothing. Raises UserError for another task under an id that is taken, and for one
+        that cannot be asked in this form.
         """
         rows: dict[str, dict[str, Any]] = {}
         for task in published:
             record = _canonical(_TASK.dump_python(task, mode="json"))
             row = {"id": task.id, "collection": collection, "form": form, "overlap": task.overlap, "record": record}
+            _check_task(task, form)
             if rows.setdefault(task.id, {**row, "gold": int(task.gold is not None)})["record"] != record:
                 raise UserError(f"two different tasks have the id {task.id!r}", where=collection)
         with self._write() as connection:
@@ -85,15 +87,15 @@ class AnnotationStore:
                 connection.execute(insert(tasks), new)
         return len(new)
 
-    def ask_only(self, collection: str, ids: Collection[str]) -> None:
-        """Of a collection's tasks hand out those in `ids`, and take answers to no others. Answers stay."""
-        published = func.json_extract(tasks.c.record, "$.overlap").label("published")
-        query = select(tasks.c.id, tasks.c.overlap, tasks.c.answers, published).where(tasks.c.collection == collection)
+    def ask(self, collection: str, places: Mapping[str, int]) -> None:
+        """How many answers each task of a collection takes from now on; those not named take none. Answers stay."""
+        query = select(tasks.c.id, tasks.c.overlap).where(tasks.c.collection == collection)
         with self._write() as connection:
             for row in connection.execute(query).all():
-                overlap = row.published if row.id in ids else min(row.answers, row.published)
+                overlap = places.get(row.id, 0)
                 if overlap != row.overlap:
                     connection.execute(update(tasks).where(tasks.c.id == row.id).values(overlap=overlap))
+                if not overlap:
                     connection.execute(delete(leases).where(leases.c.task_id == row.id))
 
     def instruct(self, collection: str, told: Instructions) -> None:
@@ -342,6 +344,18 @@ class AnnotationStore:
 def guidelines_version(told: Instructions) -> str:
     """Names the guidelines' text: who has acknowledged it need not do so again in a collection that has the same."""
     return _hash(told.guidelines)[:16]
+
+
+def _check_task(task: Task, form: Form) -> None:
+    """Whoever got a task that cannot be shown or answered would be stuck with it."""
+    ids = [candidate.id for candidate in task.candidates]
+    size = {"pairwise": 2, "rating": 1, "binary": 1, "critique": 1}.get(form)
+    if len(ids) != size if size else len(ids) < 2:
+        raise UserError(f"task {task.id!r} has {len(ids)} candidates, which form {form} cannot ask about")
+    if len(set(ids)) < len(ids):
+        raise UserError(f"task {task.id!r} has two candidates with one id")
+    if task.gold is not None and not set(payload_candidates(task.gold)) <= set(ids):
+        raise UserError(f"the gold answer of task {task.id!r} names a candidate that the task does not have")
 
 
 def _check_supersedes(judgement: Judgement, newest_id: str | None) -> None:

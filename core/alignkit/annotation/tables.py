@@ -4,7 +4,21 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Engine, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, event, text
+from sqlalchemy import (
+    URL,
+    Column,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+    text,
+)
 from sqlalchemy import create_engine as sqlalchemy_engine
 
 # Raised with every change that an older release could not read.
@@ -130,7 +144,7 @@ _APPEND_ONLY = (
 
 def open_engine(path: Path) -> Engine:
     """An engine whose commits are on disk when they return. Transactions are begun by hand, for writers IMMEDIATE."""
-    engine = sqlalchemy_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    engine = sqlalchemy_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
 
     @event.listens_for(engine, "connect")
     def _settings(connection: sqlite3.Connection, _: Any) -> None:

@@ -1,13 +1,13 @@
 """Lets a judge answer tasks that people answered, and holds it against them."""
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+from alignkit.agreement import current
 from alignkit.annotation.reading import Feedback
+from alignkit.comparison import comparing_votes
 from alignkit.context import BuildContext
 from alignkit.errors import UserError, did_you_mean
 from alignkit.protocols import Annotates
@@ -59,13 +59,12 @@ def recipe_spec(name: str, source: str | None) -> tuple[ComponentSpec, Component
     return next(iter(specs.values())), recipe.policy
 
 
-def build_judge(spec: ComponentSpec, policy: ComponentSpec, seed: int, folder: Path) -> Annotates:
-    """The source, checked as before a run; `folder` stands for the run's, where a source may keep its answers.
+def build_judge(spec: ComponentSpec, policy: ComponentSpec, seed: int) -> Annotates:
+    """The source, checked as before a run; the current folder stands for the run's, where a source keeps its answers.
 
     Raises UserError for one that gives scores only, or that asks people.
     """
     context: BuildContext = standalone_context(policy, seed)
-    context = replace(context, run=replace(context.run, folder=folder))
     resolve(context.manager, "reward_source", spec, _PLACE, allowed=frozenset())
     if _asks_people(spec, context):
         raise UserError("the source `human` asks people; they are what a judge is held against", where="--judge")
@@ -82,22 +81,14 @@ def _asks_people(spec: ComponentSpec, context: BuildContext) -> bool:
     )
 
 
-@contextmanager
-def working_folder(to: Path | None) -> Iterator[Path]:
-    """Where the judge may keep its answers while it works: beside the judgements, or a folder that goes afterwards."""
-    if to is not None:
-        to.mkdir(parents=True, exist_ok=True)
-        yield to
-        return
-    with TemporaryDirectory(prefix="alignkit-") as folder:
-        yield Path(folder)
-
-
-def human_part(feedback: Feedback, limit: int | None) -> Feedback:
-    """Tasks that people answered, the first `limit` of them, and what people said."""
-    said = [j for j in feedback.judgements if j.annotator.kind == "human"]
-    answered = {j.task_id for j in said if j.status == "ok"}
-    tasks = [task for task in feedback.tasks if task.id in answered and len(task.candidates) > 1][:limit]
+def human_part(feedback: Feedback, limit: int | None, seed: int) -> Feedback:
+    """Tasks whose candidates people compared, a sample of `limit` of them, and what people said in the end."""
+    said = [j for j in current(feedback.judgements) if j.annotator.kind == "human"]
+    compared = {task for task, _, _ in comparing_votes(feedback.tasks, said)}
+    tasks = [task for task in feedback.tasks if task.id in compared]
+    if limit is not None and limit < len(tasks):
+        sampled = {task.id for task in random.Random(seed).sample(tasks, limit)}
+        tasks = [task for task in tasks if task.id in sampled]
     if not tasks:
         kinds = sorted({j.annotator.kind for j in feedback.judgements})
         raise UserError(

@@ -59,6 +59,9 @@ def import_(
     """Turn FILEs of another tool into tasks and judgements.
 
     Into a store go judgements of the tasks it has; which it refuses, and why, is listed.
+
+    Labels of votes are 1, a, a1, first, left (the first text); 2, b, a2, second, right (the second); 0, tie, equal;
+    a-is-better, a-is-slightly-better and so on. Others: -o values='{yes: 1, no: 0}', label: p of the first text.
     """
     from alignkit.manager import PluginManager
     from alignkit.recipe.check import validated
@@ -149,7 +152,10 @@ def stats(place: Path, as_json: bool) -> None:
 @click.option("--html", type=_new_file, help="Write a page with the strongest disagreements.")
 @_json
 def compare(first: Path, second: Path, annotator: str | None, html: Path | None, as_json: bool) -> None:
-    """Hold the judgements of SECOND (a judge's) against those of FIRST (people's) on the tasks both have."""
+    """Hold the judgements of SECOND (a judge's) against those of FIRST (people's) on the tasks both have.
+
+    Of FIRST, annotators that SECOND is made of are left out, and, where people judged, whoever is none.
+    """
     from alignkit.annotation.reading import read_feedback
     from alignkit_plugins.command_feedback import comparing
 
@@ -157,7 +163,9 @@ def compare(first: Path, second: Path, annotator: str | None, html: Path | None,
     tasks = comparing.common_tasks(one, two)
     names = (str(first), str(second)) if first.name == second.name else (first.name, second.name)
     judge = comparing.Side(annotator or names[1], comparing.said_by(two.judgements, annotator, second))
-    _say_compared(tasks, comparing.Side(names[0], one.judgements), judge, html, as_json, {})
+    common = {task.id for task in tasks}
+    people = comparing.Side(names[0], [j for j in one.judgements if j.task_id in common])
+    _say_compared(tasks, people, judge, html, as_json, {})
 
 
 @command.command("calibrate")
@@ -165,8 +173,8 @@ def compare(first: Path, second: Path, annotator: str | None, html: Path | None,
 @click.option("--judge", "settings", multiple=True, metavar="KEY=VALUE", help="Options of the judge; name=… is which.")
 @click.option("--recipe", help="Take the judge from this recipe.")
 @click.option("--source", help="The recipe's variable that holds the judge.")
-@click.option("--limit", type=click.IntRange(1), help="Tasks at most.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="Tasks at most: a random sample.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the sample, and of the judge.")
 @click.option("--to", type=_path, help="Keep the judge's answers in this new folder.")
 @click.option("--html", type=_new_file, help="Write a page with the strongest disagreements.")
 @_force
@@ -183,7 +191,10 @@ def calibrate(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Let a judge answer the tasks of PLACE that people answered, and hold it against them."""
+    """Let a judge answer the tasks of PLACE that people answered, and hold it against them.
+
+    What the judge keeps so that no question is paid for twice (judge_cache.sqlite) is made in the current folder.
+    """
     from alignkit.annotation.reading import read_feedback
     from alignkit.recipe import ComponentSpec
     from alignkit_plugins.command_feedback import calibrate as calibration
@@ -194,14 +205,13 @@ def calibrate(
         raise UserError("give either --judge KEY=VALUE … or --recipe RECIPE [--source VAR]", where="command line")
     if to is not None:
         check_free(to, force)
-    people = calibration.human_part(read_feedback(place), limit)
+    people = calibration.human_part(read_feedback(place), limit, seed)
     if recipe:
         spec, policy = calibration.recipe_spec(recipe, source)
     else:
         spec, policy = calibration.judge_spec(settings), ComponentSpec(name="causal_lm")
-    with calibration.working_folder(to) as folder:
-        judge = calibration.build_judge(spec, policy, seed, folder)
-        answers = list(calibration.judged(judge, people.tasks))
+    judge = calibration.build_judge(spec, policy, seed)
+    answers = list(calibration.judged(judge, people.tasks))
     kept = calibration.kept(to, people.tasks, answers) if to is not None else {}
     sides = comparing.Side("people", people.judgements), comparing.Side(spec.name, answers)
     _say_compared(people.tasks, *sides, html, as_json, {"judge": {"name": spec.name, **spec.options}, **kept})
@@ -210,25 +220,42 @@ def calibrate(
 def _say_compared(tasks: Any, first: Any, second: Any, html: Path | None, as_json: bool, more: dict[str, Any]) -> None:
     from alignkit_plugins.command_feedback import comparing
 
+    first, left_out = comparing.independent(first, second)
     found = comparing.checked_comparison(tasks, first, second)
     if html is not None:
         comparing.write_page(html, found, tasks, first, second)
     if as_json:
-        _print({**comparing.as_data(found, first, second), **more})
+        _print({**comparing.as_data(found, first, second), "left_out_of_first": left_out, **more})
     else:
         comparing.print_comparison(found, first, second)
+    if left_out:
+        click.echo(
+            f"  left out of {first.name}: {left_out:,} judgements of annotators that {second.name} is made of, "
+            "or that are no people",
+            err=True,
+        )
 
 
 def _settings(settings: tuple[str, ...]) -> dict[str, Any]:
-    from alignkit.recipe.source import parse_value
-
     found: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise UserError(f"{setting!r} is not KEY=VALUE", where="--option", hint="for example -o prompt=instruction")
-        found[key] = parse_value(text)
+        found[key] = _option_value(text)
     return found
+
+
+def _option_value(text: str) -> Any:
+    """YAML whose scalars stay text, which the option's type reads: YAML itself takes yes for true."""
+    import yaml
+
+    if text in ("null", "~"):
+        return None
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  (makes texts, lists and mappings only)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
 
 
 def _print(data: Any) -> None:

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from alignkit.agreement import current, newest
 from alignkit.annotation.reading import Feedback
 from alignkit.comparison import Comparison, Disagreement, compare
 from alignkit.errors import UserError, did_you_mean
 from alignkit.files import atomic_write
 from alignkit.records import Judgement, Task, plain_text
-from alignkit_plugins.command_feedback.stats import share_text
+from alignkit_plugins.command_feedback.stats import INTERVALS, share_text
 
 HERE = Path(__file__).parent
 SHARES = ("accuracy", "same", "length_first", "length_second", "longest", "swap_consistency")
@@ -55,7 +56,8 @@ def common_tasks(first: Feedback, second: Feedback) -> list[Task]:
 
 
 def said_by(judgements: Sequence[Judgement], annotator: str | None, place: Path) -> Sequence[Judgement]:
-    """All of them, or those of one annotator. Raises UserError for one who is not there."""
+    """Those not superseded, all of them or one annotator's. Raises UserError for one who is not there."""
+    judgements = newest(judgements)
     if annotator is None:
         return judgements
     known = sorted({j.annotator.id for j in judgements})
@@ -63,6 +65,33 @@ def said_by(judgements: Sequence[Judgement], annotator: str | None, place: Path)
         hint = f"annotators: {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
         raise UserError(f"no judgement of {annotator!r}{did_you_mean(annotator, known)}", where=place, hint=hint)
     return [j for j in judgements if j.annotator.id == annotator]
+
+
+def independent(first: Side, second: Side) -> tuple[Side, int]:
+    """`first` without annotators that `second` is made of and, if it has people, of people alone; and how many went.
+
+    Raises UserError where nothing is left: a set held against itself agrees for no reason.
+    """
+    mine = current(first.judgements)
+    theirs = {(j.annotator.id, j.annotator.kind) for j in second.judgements}
+    has_people = any(j.annotator.kind == "human" for j in mine)
+    kept = [
+        j
+        for j in mine
+        if (j.annotator.id, j.annotator.kind) not in theirs and (j.annotator.kind == "human" or not has_people)
+    ]
+    if mine and not kept:
+        raise UserError(
+            f"{first.name} has no judgement to hold {second.name} against: {_who(mine)} judged there",
+            hint="annotators with the same name and kind are the same; --annotator NAME takes one of the second, "
+            "and `import --as NAME` tells two imports apart",
+        )
+    return Side(first.name, kept), len(mine) - len(kept)
+
+
+def _who(judgements: Iterable[Judgement]) -> str:
+    names = sorted({f"{j.annotator.id} ({j.annotator.kind})" for j in judgements})
+    return f"only {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"
 
 
 def checked_comparison(tasks: Sequence[Task], first: Side, second: Side) -> Comparison:
@@ -92,7 +121,9 @@ def print_comparison(found: Comparison, first: Side, second: Side) -> None:
     from rich.markup import escape
 
     title = f"{second.name} held against {first.name}"
-    table = Table(title=escape(title), show_header=False, title_justify="left")
+    table = Table(
+        title=escape(title), caption=INTERVALS, show_header=False, title_justify="left", caption_justify="left"
+    )
     table.add_column(no_wrap=True)
     table.add_column()
     for name, text, _ in figures(found, first, second):
@@ -140,7 +171,7 @@ def write_page(path: Path, found: Comparison, tasks: Sequence[Task], first: Side
             _card("Same answer", found.same),
             _card("Always the longer one", found.longest),
         ],
-        rows=list(figures(found, first, second)),
+        rows=[*figures(found, first, second), ("intervals", "95 %", INTERVALS)],
         cases=[_case(by_id[d.task_id], d, first, second) for d in found.disagreements],
     )
     with atomic_write(path) as file:

@@ -10,6 +10,8 @@ from rich.table import Table
 from alignkit.agreement import Share, agreement, current, gold_accuracy, length_preference, newest, position_preference
 from alignkit.annotation.reading import Feedback
 
+INTERVALS = "Intervals treat cases as independent; those of one task or annotator are not, which makes them too narrow."
+
 
 def statistics(feedback: Feedback) -> dict[str, Any]:
     """Plain data, for JSON and for the table."""
@@ -40,7 +42,9 @@ def print_statistics(figures: Mapping[str, Any], title: str) -> None:
     """A table for people, on stdout."""
     from rich.markup import escape
 
-    table = Table(title=escape(title), show_header=False, title_justify="left")
+    table = Table(
+        title=escape(title), caption=INTERVALS, show_header=False, title_justify="left", caption_justify="left"
+    )
     table.add_column(no_wrap=True)
     table.add_column()
     for name, text in _lines(figures):

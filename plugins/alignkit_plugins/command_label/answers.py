@@ -56,7 +56,7 @@ def _places(shown: Mapping[str, Candidate], fields: Fields) -> list[list[str]]:
     by_place: dict[int, list[str]] = {}
     for name in shown:
         place = fields.get(f"place-{name}", "")
-        if place.isdecimal():
+        if place.isdecimal() and len(place) < 4:
             by_place.setdefault(int(place), []).append(name)
     return [by_place[place] for place in sorted(by_place)]
 

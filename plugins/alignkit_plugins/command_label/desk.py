@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from alignkit.annotation import AnnotationStore
 from alignkit_plugins.command_label.access import Keys
+from alignkit_plugins.command_label.guard import BODY_BYTES
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -82,7 +83,7 @@ def posted(handler: Callable[[Request, dict[str, str]], Response]) -> Callable[[
 
     async def endpoint(request: Request) -> Response:
         # the body's size is limited by the guard
-        form = await request.form(max_files=0, max_fields=200)
+        form = await request.form(max_files=0, max_fields=200, max_part_size=BODY_BYTES)
         fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
         return await run_in_threadpool(handler, request, fields)
 

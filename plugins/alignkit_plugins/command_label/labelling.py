@@ -22,7 +22,9 @@ PER_PAGE = 50
 # Whoever comes back after lunch was not reading all the time.
 MOST_SECONDS = 3600.0
 SKIPPED, FLAGGED = "skip", "flag"
-WENT_TO_OTHERS = "Others have answered this task in the meantime, so it needs no more answers."
+WENT_TO_OTHERS = (
+    "This task needs no more answers: others have answered it in the meantime, or what was answered is in use already."
+)
 
 
 def invite(request: Request) -> Response:
@@ -106,7 +108,7 @@ def history(request: Request) -> Response:
     desk = desk_of(request)
     person = require_annotator(request, desk.keys, desk.store.annotators)
     number = request.query_params.get("page", "1")
-    page = int(number) if number.isdecimal() and 0 < int(number) < 10**6 else 1
+    page = int(number) if number.isdecimal() and len(number) < 7 and int(number) else 1
     found = desk.store.history(person.id, limit=PER_PAGE + 1, offset=(page - 1) * PER_PAGE)
     rows = [
         {
@@ -206,7 +208,9 @@ def _refused(
     desk: Desk, person: Person, task: Task, form: Form, briefing: Briefing, fields: dict[str, str]
 ) -> Response:
     """What was entered is not lost: he can store it as a change of his own answer, or at least copy his words."""
-    if desk.store.standing(person.id, task.id) is not None:
+    standing = desk.store.standing(person.id, task.id)
+    # submitting again helps only where an answer has come in between that this page does not know of
+    if standing is not None and standing.judgement.id != fields.get("supersedes", ""):
         note = "An answer of yours is stored already. Submit again to replace it with what stands here."
         return _ask(desk, person, task, form, briefing, fields=fields, note=note, status=409)
     kept = "\n\n".join(text for name in ("text", "revision", "reason") if (text := fields.get(name, "").strip()))

@@ -17,7 +17,8 @@ MARKDOWN_SIGNS = {"[": 400, "|": 1500}
 ROLES = ("system", "user", "assistant")
 
 # Control characters, and characters that reorder or hide what stands around them, are things to see.
-_UNSEEN = [*range(0x00, 0x20), *range(0x7F, 0xA0), 0x200B, *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF]
+_UNSEEN = [*range(0x00, 0x20), *range(0x7F, 0xA0), 0xAD, 0x061C, 0x180E, 0x3164, 0xFEFF]
+_UNSEEN += [0x200B, *range(0x2028, 0x202F), *range(0x2060, 0x206A), *range(0xE0000, 0xE0080)]
 _NAMED = {n: f"[U+{n:04X}]" for n in _UNSEEN if chr(n) not in "\t\n"}
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from alignkit.components import Config
-from alignkit.recipe import Operational, Volatile
+from alignkit.recipe import Operational
 
 
 class HumanConfig(Config):
@@ -16,17 +16,19 @@ class HumanConfig(Config):
         description="what people are asked: to rank all candidates of a task, which of two is better (every pair), "
         "or of each candidate to rate it, call it good or bad, or criticise it",
     )
-    question: str = Field("", description="one line above every task; empty: the form's own words")
-    guidelines: str | None = Field(
+    question: Annotated[str, Operational()] = Field(
+        "", description="one line above every task; empty: the form's own words"
+    )
+    guidelines: Annotated[str | None, Operational()] = Field(
         None, description="markdown file that people read and acknowledge before their first task"
     )
     scale: tuple[int, int] = Field((1, 7), description="lowest and highest rating of the form rating")
-    gold: str | None = Field(
+    gold: Annotated[str | None, Operational()] = Field(
         None,
         description="JSONL file of tasks whose answer is known (`gold`); everybody gets them, nothing learns from them",
     )
-    gold_every: int = Field(10, ge=1, description="a gold task comes after so many others")
-    judgements: Annotated[str | None, Volatile()] = Field(
+    gold_every: Annotated[int, Operational()] = Field(10, ge=1, description="a gold task comes after so many others")
+    judgements: Annotated[str | None, Operational()] = Field(
         None,
         description="JSONL file with further judgements, or a folder of such files; default: RUN FOLDER/judgements",
     )

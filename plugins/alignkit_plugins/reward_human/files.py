@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from alignkit.data.rows import BadRow
 from alignkit.data.sources import read_rows
 from alignkit.errors import UserError
-from alignkit.feedback import judged_candidates, superseded_ids, taken_back
+from alignkit.feedback import judged_candidates
 from alignkit.records import Judgement, Task
 
 logger = logging.getLogger("alignkit")
@@ -21,28 +21,19 @@ class _Placed(NamedTuple):
     judgement: Judgement
 
 
-class Found(NamedTuple):
-    """Judgements that nothing supersedes, and the ids of those among them that only take an answer back."""
-
-    current: list[Judgement]
-    taken_back: set[str]
-
-
-def read_judgements(place: Path, tasks: Mapping[str, Task]) -> Found:
-    """The newest version of every judgement of these tasks in `place`, a JSONL file or a folder of them.
+def read_judgements(place: Path, tasks: Mapping[str, Task]) -> list[Judgement]:
+    """Every judgement of these tasks in `place`, a JSONL file or a folder of them, those that are superseded too.
 
     Raises UserError with file:line for a judgement that is damaged or names a candidate that its task does not have.
     """
     everything = _once(_rows(place))
-    replaced = superseded_ids(placed.judgement for placed in everything)
-    current = [placed for placed in everything if placed.judgement.id not in replaced]
-    mine = [placed for placed in current if placed.judgement.task_id in tasks]
+    mine = [placed for placed in everything if placed.judgement.task_id in tasks]
     for placed in mine:
         _check_candidates(placed, tasks[placed.judgement.task_id])
-    unknown = len(current) - len(mine)
+    unknown = len(everything) - len(mine)
     if unknown:
         logger.info("%d judgements in %s belong to other tasks", unknown, place)
-    return Found([placed.judgement for placed in mine], taken_back(placed.judgement for placed in everything))
+    return [placed.judgement for placed in mine]
 
 
 def _files(place: Path) -> list[Path]:

@@ -7,7 +7,8 @@ elsewhere can be brought in; a question that they answer is not published.
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,9 +21,9 @@ from alignkit.annotation.reading import STORE
 from alignkit.context import BuildContext, StepContext
 from alignkit.data.store import RecordFile
 from alignkit.errors import Paused, UserError
-from alignkit.feedback import taken_back
+from alignkit.feedback import superseded_ids, taken_back
 from alignkit.records import Instructions, Judgement, Task, content_id
-from alignkit_plugins.reward_human.files import Found, read_judgements
+from alignkit_plugins.reward_human.files import read_judgements
 
 if TYPE_CHECKING:
     from alignkit_plugins.reward_human.config import HumanConfig
@@ -67,63 +68,94 @@ class HumanSource:
         known = {task.id: task for task in [*tasks, *questions.all]}
         while True:
             from_files = read_judgements(self.files, known)
-            still = missing_answers(questions, from_files)
-            if not still and not self.place.store.is_file():
-                self._figures = {"from_files": len(from_files.current)}
-                return iter(questions.back(from_files.current))
+            if not self.place.store.is_file():
+                standing = Standing.of(from_files)
+                if not missing_answers(questions, standing, ()):
+                    self._figures = {"from_files": len(standing.current)}
+                    return iter(questions.back(standing.current))
             with closing(AnnotationStore(self.place.store)) as store:
-                self._publish(store, questions, still)
-                said = store.judgements(self.place.collection, superseded=True)
-                everything = Found(
-                    [*from_files.current, *store.judgements(self.place.collection)],
-                    from_files.taken_back | taken_back(said),
-                )
                 people = {person.id for person in store.annotators.all() if person.active}
-                answered = len(questions.all) - len(missing_answers(questions, everything, people))
+                standing = self._standing(store, from_files)
+                missing = missing_answers(questions, standing, people)
+                self._publish(store, questions, missing, standing)
+                answered = len(questions.all) - len(missing)
                 needed = math.ceil(self.config.min_share * len(questions.all) - 1e-9)  # 0.1 * 30 are 3, not 4
                 if answered >= needed:
-                    snapshot = store.snapshot(self.place.collection)
-                    store.ask_only(self.place.collection, ())  # what is answered now would come too late
-                    self._figures = {"from_files": len(from_files.current), "snapshot": snapshot.hash}
-                    return iter(questions.back([*from_files.current, *snapshot.judgements]))
+                    return iter(questions.back(self._close(store, from_files)))
             self._progress(answered, needed)
             if not self.config.wait:
-                self._pause(len(questions.all), answered, needed)
+                self._pause(questions, answered, needed, len(people))
             time.sleep(POLL_SECONDS)
 
     def annotation_figures(self) -> Mapping[str, Any]:
         """Judgements from files, and the hash of the store's snapshot that was taken."""
         return self._figures
 
-    def _publish(self, store: AnnotationStore, questions: Questions, still: Mapping[str, int]) -> None:
-        """Questions that the files leave open; what was published stays as it is.
+    def _standing(self, store: AnnotationStore, from_files: Sequence[Judgement]) -> "Standing":
+        """What holds of files and store together: an exported judgement may have been changed on the page since."""
+        return Standing.of([*from_files, *store.judgements(self.place.collection, superseded=True)])
 
-        A step that is done again asks about other completions: the questions about the old ones are withdrawn.
+    def _publish(
+        self, store: AnnotationStore, questions: Questions, missing: Mapping[str, int], standing: "Standing"
+    ) -> None:
+        """Ask for what is missing, no more and no less.
+
+        A step that is done again may ask about other completions: the questions about the old ones are withdrawn.
         """
-        gold = gold_tasks(self.config, self.place.collection)
-        wanted = {question.id for question in questions.all} | {task.id for task in gold}
-        there = {task.id for task in store.tasks(self.place.collection)}
-        new = [
-            question.model_copy(update={"overlap": still[question.id]})
-            for question in questions.all
-            if question.id in still and question.id not in there
-        ]
+        collection = self.place.collection
+        gold = gold_tasks(self.config, collection)
+        there = {task.id for task in store.tasks(collection)}
+        new = [question for question in questions.all if question.id in missing and question.id not in there]
         more = [task for task in gold if task.id not in there]
-        store.publish(self.place.collection, self.config.form, interleaved(new, more, self.config.gold_every))
-        store.ask_only(self.place.collection, wanted)
-        store.instruct(self.place.collection, instructions(self.config))
+        store.publish(collection, self.config.form, interleaved(new, more, self.config.gold_every))
+        answers = Counter(j.task_id for j in standing.current if j.status in ("ok", "flagged"))
+        places = {q.id: answers[q.id] + missing.get(q.id, 0) for q in questions.all}
+        withdrawn = there - places.keys() - {task.id for task in gold}
+        if withdrawn:
+            lost = sum(answers[id] for id in withdrawn)
+            logger.warning(
+                "%d earlier questions of %s are withdrawn, with %d answers", len(withdrawn), collection, lost
+            )
+        store.ask(collection, {**places, **{task.id: EVERYBODY for task in gold}})
+        store.instruct(collection, instructions(self.config))
 
-    def _pause(self, total: int, answered: int, needed: int) -> None:
+    def _close(self, store: AnnotationStore, from_files: Sequence[Judgement]) -> list[Judgement]:
+        """What is answered from now on would come too late, so nothing more is asked."""
+        store.ask(self.place.collection, {})
+        standing = self._standing(store, from_files)
+        snapshot = store.snapshot(self.place.collection)
+        ids = {judgement.id for judgement in from_files}
+        from_files_alone = sum(judgement.id in ids for judgement in standing.current)
+        self._figures = {"from_files": from_files_alone, "snapshot": snapshot.hash}
+        return standing.current
+
+    def _pause(self, questions: Questions, answered: int, needed: int, people: int) -> None:
+        most = max(question.overlap for question in questions.all)
+        more = f"; each needs {most} people, and {people} are invited" if people < most and most > 1 else ""
         raise Paused(
-            f"{needed - answered} of {total} questions still need answers "
-            f"({answered} have enough, {needed} are needed)",
+            f"{needed - answered} of {len(questions.all)} questions still need answers "
+            f"({answered} have enough, {needed} are needed){more}",
             where=self.place.store,
             hint=f"let people answer in a web page: alignkit label {self.place.store.parent}\n"
             f"  -> or put JSONL files with judgements of tasks.jsonl into {self.files}",
         )
 
 
-def missing_answers(questions: Questions, found: Found, people: Collection[str] = ()) -> dict[str, int]:
+class Standing(NamedTuple):
+    """Judgements that nothing supersedes, and the ids of those among them that only take an answer back."""
+
+    current: list[Judgement]
+    taken_back: set[str]
+
+    @classmethod
+    def of(cls, judgements: Iterable[Judgement]) -> "Standing":
+        """`judgements` are all there are; of two with one id the later one counts."""
+        by_id = {judgement.id: judgement for judgement in judgements}
+        replaced = superseded_ids(by_id.values())
+        return cls([j for id, j in by_id.items() if id not in replaced], taken_back(by_id.values()))
+
+
+def missing_answers(questions: Questions, standing: Standing, people: Collection[str]) -> dict[str, int]:
     """Question id -> answers that are missing, for those that have too few.
 
     Who flags a question has answered it. Who skips one leaves it to the others: once each of `people` has judged or
@@ -132,10 +164,10 @@ def missing_answers(questions: Questions, found: Found, people: Collection[str] 
     """
     answered: dict[str, set[str]] = {question.id: set() for question in questions.all}
     skipped: dict[str, set[str]] = {question.id: set() for question in questions.all}
-    for judgement in found.current:
+    for judgement in standing.current:
         if judgement.status in ("ok", "flagged"):
             seen = answered
-        elif judgement.status == "skipped" and judgement.id not in found.taken_back:
+        elif judgement.status == "skipped" and judgement.id not in standing.taken_back:
             seen = skipped
         else:
             continue
@@ -143,7 +175,7 @@ def missing_answers(questions: Questions, found: Found, people: Collection[str] 
             seen[id].add(judgement.annotator.id)
 
     def nobody_left(id: str) -> bool:
-        return bool(skipped[id]) and skipped[id] | answered[id] >= set(people)
+        return bool(people and skipped[id]) and skipped[id] | answered[id] >= set(people)
 
     lacking = {q.id: q.overlap - len(answered[q.id]) for q in questions.all}
     return {id: count for id, count in lacking.items() if count > 0 and not nobody_left(id)}
@@ -185,7 +217,7 @@ def gold_tasks(config: "HumanConfig", collection: str = "") -> list[Task]:
         if task.gold is None or task.gold.type != config.form:
             found = "no gold answer" if task.gold is None else f"a {task.gold.type} as its answer"
             raise UserError(f"task {task.id!r} has {found}, but form is {config.form}", where=f"{path}:{number}")
-    ids = [content_id("gold", collection, task.id) for task in tasks]
+    ids = [content_id("gold", collection, task.model_dump_json()) for task in tasks]
     return [task.model_copy(update={"id": id, "overlap": EVERYBODY}) for id, task in zip(ids, tasks, strict=True)]
 
 

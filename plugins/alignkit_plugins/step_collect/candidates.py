@@ -44,7 +44,13 @@ def _given(config: CollectConfig, context: StepContext) -> list[Task]:
         task.model_copy(update={"overlap": config.overlap, "gold": None}) for task in found if len(task.candidates) > 1
     ]
     _check_ids(tasks, path)
-    kept = tasks[: config.limit]
+    # with a limit later rounds go on where the one before ended; asking the same again would count its pairs twice
+    first = (context.round - 1) * (config.limit or len(tasks))
+    kept = tasks[first : first + (config.limit or len(tasks))]
+    if tasks and not kept:
+        raise UserError(
+            f"all {len(tasks)} tasks were asked in the rounds before", where=path, hint="lower limit or rounds"
+        )
     write_json(
         context.folder / "left_out.json",
         {"tasks_with_one_candidate": len(few), "tasks_over_limit": len(tasks) - len(kept)},

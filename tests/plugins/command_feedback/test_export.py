@@ -197,6 +197,35 @@ def test_tools_round_trip(run: Any, save: Save, export: Any, tmp_path: Path, for
         assert {("rc", "rb", "ra"), ("pb", "pa")} <= orders
 
 
+@pytest.mark.parametrize("form", ["argilla", "label-studio"])
+def test_pairs_out_of_several_candidates_round_trip(
+    run: Any, save: Save, export: Any, tmp_path: Path, form: str
+) -> None:
+    """Every pair of three in both directions, with a ranking of the first task beside them."""
+    tasks = [make_task("t", "x", "yy", "zzz"), make_task("u", "p", "q", "r")]
+    ways = [("a", "b", 1.0), ("c", "b", 1.0), ("c", "a", 0.0), ("b", "c", 0.5)]
+    judgements = [
+        said(t, Pairwise(a=f"{t}{a}", b=f"{t}{b}", p_a=p), f"w{n}", presented_order=(f"{t}c", f"{t}b", f"{t}a"))
+        for t in "tu"
+        for n, (a, b, p) in enumerate(ways)
+    ]
+    judgements += [ranks("t", "b", "a", "c", who="R"), said("t", Pairwise(a="ta", b="ta", p_a=1.0), "S")]
+    path, summary = export(save(tasks, judgements), form)
+    assert summary["rows"] == 7  # the ranked task, and three pairs of either
+    assert summary["lost"]["comparisons of a candidate with itself"] == 1
+    run("import", path, "--format", form, "--to", tmp_path / "back")
+    again = read_feedback(tmp_path / "back")
+    assert len({task.id for task in again.tasks}) == 7
+
+    def told(found: list[Judgement]) -> set[Any]:
+        """(annotator, better, worse, p) in one direction."""
+        both = [(j.annotator.id, p) for j in found if isinstance(p := j.payload, Pairwise) and p.a != p.b]
+        return {(who, p.a, p.b, p.p_a) if p.a < p.b else (who, p.b, p.a, 1 - p.p_a) for who, p in both}
+
+    assert told(again.judgements) == told(judgements)
+    assert {j.payload for j in again.judgements if j.annotator.id == "R"} == {judgements[-2].payload}
+
+
 def test_own_records_lose_nothing(run: Any, save: Save, export: Any, tmp_path: Path) -> None:
     place = save(*everything())
     path, summary = export(place, "jsonl")
@@ -222,3 +251,12 @@ class TestFiles:
             run("export", place, "--format", "trl", "--to", tmp_path / "x.jsonl")
         assert caught.value.hint == "ties: 1"
         assert not (tmp_path / "x.jsonl").exists()
+
+
+@pytest.mark.parametrize("form", ["trl", "argilla", "label-studio"])
+def test_gold_tasks_are_no_data_to_train_on(save: Save, export: Any, form: str) -> None:
+    tasks = [make_task("t", "x", "yy"), make_task("g", "p", "qq", gold=Pairwise(a="ga", b="gb", p_a=1.0))]
+    judgements = [said(t, Pairwise(a=f"{t}a", b=f"{t}b", p_a=1.0), "w") for t in "tg"]
+    _, summary = export(save(tasks, judgements), form)
+    assert summary["rows"] == 1
+    assert summary["lost"]["gold tasks, which nothing should learn from"] == 1

@@ -16,7 +16,7 @@ from alignkit.records import Binary, Critique, Judgement, Message, Pairwise, Ran
 from alignkit_plugins.command_feedback.command import EXPORTS, IMPORTS
 from alignkit_plugins.command_feedback.exporting import write as exporting
 from alignkit_plugins.command_feedback.importing.forms import FORMS
-from helpers.feedback import make_task, prefers
+from helpers.feedback import make_task, prefers, said
 
 Data = Callable[..., Path]
 PAIR = {"prompt": "Name a colour.", "chosen": " Blue.", "rejected": " Seven."}
@@ -150,6 +150,71 @@ class TestVotes:
         found = imported(data({**self.ROW, "votes": "Oben"}), "votes", *self.FLAGS, "-o", "values={oben: 1, unten: 0}")
         assert won(found) == [("one", "two", 1.0)]
 
+    @pytest.mark.parametrize("words", ["{yes: 1, no: 0}", "{true: 1, false: 0}", "{on: 1, off: 0}", "{1: 1, 0: 0}"])
+    def test_labels_are_what_was_written(self, data: Data, imported: Any, words: str) -> None:
+        first, second = (part.split(":")[0] for part in words.strip("{}").split(", "))
+        votes = [json.loads(word) if word in ("true", "false", "1", "0") else word for word in (first, first, second)]
+        found = imported(data({**self.ROW, "votes": votes}), "votes", *self.FLAGS, "-o", f"values={words}")
+        assert won(found) == [("one", "two", pytest.approx(2 / 3))]
+
+    @pytest.mark.parametrize(("votes", "refused"), [([0, 1], True), ([0], True), ([1], False), ([0, 1, 2], False)])
+    def test_zero_and_one_alone_may_mean_anything(
+        self, run: Any, data: Data, tmp_path: Path, votes: list[int], refused: bool
+    ) -> None:
+        rows = [{**self.ROW, "input": str(n), "votes": vote} for n, vote in enumerate(votes)]
+        flags = ("--format", "votes", "--to", tmp_path / "out", *self.FLAGS)
+        if refused:
+            with pytest.raises(UserError, match="several things"):
+                run("import", data(*rows), *flags)
+            assert not (tmp_path / "out").exists()
+            assert run("import", data(*rows), *flags, "-o", "values={1: 1, 0: 0.5}").exit_code == 0
+        else:
+            assert run("import", data(*rows), *flags).exit_code == 0
+
+
+def test_a_label_that_yaml_takes_for_true(data: Data, imported: Any) -> None:
+    row = {"prompt": "p", "response_1": "x", "label_1.responses": ["yes", "no"]}
+    found = imported(data(row), "argilla", "-o", "good=yes", "-o", "bad=no")
+    assert [j.payload.good for j in found.judgements if isinstance(j.payload, Binary)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("form", "row"),
+    [
+        ("trl", PAIR),
+        ("kto", {"prompt": "p", "completion": "x", "label": True}),
+        ("votes", {"prompt": "p", "first": "x", "second": "y", "votes": [1]}),
+        ("argilla", {"prompt": "p", "response_1": "x", "rating_1.responses": [3], "rating_1.responses.users": ["u"]}),
+    ],
+)
+def test_columns_that_nobody_reads_are_counted(run: Any, data: Data, tmp_path: Path, form: str, row: Any) -> None:
+    more = [{**row, "source": "web", "split": None}, {**row, "prompt": "other", "source": "book"}]
+    result = run("import", data(row, *more), "--format", form, "--to", tmp_path / "out", "--json")
+    assert json.loads(result.stdout)["lost"] == {"column 'source'": 2}
+
+
+class TestTheSameTaskTwice:
+    def test_its_known_answer_is_kept(self, run: Any, data: Data, tmp_path: Path) -> None:
+        plain = make_task("t", "x", "y", overlap=3)
+        gold = make_task("t", "x", "y", gold=Pairwise(a="ta", b="tb", p_a=1.0))
+        path = data(plain.model_dump(), gold.model_dump(), *(prefers("t", 1.0, w).model_dump() for w in "AB"))
+        summary = json.loads(run("import", path, "--format", "jsonl", "--to", tmp_path / "out", "--json").stdout)
+        (task,) = read_feedback(tmp_path / "out").tasks
+        assert (task.gold, task.overlap) == (gold.gold, 3)
+        assert summary["lost"] == {"overlaps smaller than another one of the task": 1}
+
+    def test_another_known_answer_is_counted(self, run: Any, data: Data, tmp_path: Path) -> None:
+        tasks = [make_task("t", "x", "y", gold=Pairwise(a="ta", b="tb", p_a=p)) for p in (1.0, 0.0)]
+        path = data(*(t.model_dump() for t in tasks), prefers("t", 1.0).model_dump())
+        summary = json.loads(run("import", path, "--format", "jsonl", "--to", tmp_path / "out", "--json").stdout)
+        assert read_feedback(tmp_path / "out").tasks[0].gold == tasks[0].gold
+        assert summary["lost"] == {"known answers (gold) other than the task's first": 1}
+
+    def test_own_tasks_ask_for_as_many_answers_as_they_did(self, run: Any, data: Data, tmp_path: Path) -> None:
+        path = data(make_task("t", "x", "y").model_dump(), *(prefers("t", 1.0, w).model_dump() for w in "AB"))
+        run("import", path, "--format", "jsonl", "--to", tmp_path / "out")
+        assert read_feedback(tmp_path / "out").tasks[0].overlap == 1
+
 
 def test_ratings(data: Data, imported: Any) -> None:
     found = imported(data({"t": "fine", "s": [21, 11]}), "ratings", "-o", "text=t", "-o", "ratings=s", "-o", "high=25")
@@ -170,7 +235,12 @@ def test_summaries_of_several_workers_meet_in_one_task(data: Data, run: Any, tmp
     }
     other = {**row, "summaries": summaries[::-1], "worker": "w2"}
     result = run("import", data(row, other), "--format", "summarize", "--to", tmp_path / "out", "--json")
-    assert json.loads(result.stdout)["lost"] == {"confidences": 2, "notes": 2, "policies": 4}
+    assert json.loads(result.stdout)["lost"] == {
+        "confidences": 2,
+        "notes": 2,
+        "policies": 4,
+        "column 'split'": 2,
+    }
     found = read_feedback(tmp_path / "out")
     assert len(found.tasks) == 1
     assert found.tasks[0].prompt == "SUBREDDIT: r/sports\n\nTITLE: Run\n\nPOST: I ran.\n\nTL;DR:"
@@ -232,6 +302,39 @@ def test_argilla(data: Data, imported: Any) -> None:
     assert payloads["u5", "Critique"] == Critique(candidate=a, text="Dull.", revision="So it is.")
     assert payloads["u3", "NoneType"] is None
     assert len(found.judgements) == 7
+
+
+class TestArgillaQuestions:
+    def rated(self, found: Feedback) -> dict[str, float]:
+        by_id = {c.id: c.completion for c in found.tasks[0].candidates}
+        return {by_id[j.payload.candidate]: j.payload.value for j in found.judgements if isinstance(j.payload, Rating)}
+
+    def test_the_number_is_that_of_the_answers_name(self, data: Data, imported: Any) -> None:
+        row = {"prompt": "p", "response_1": "x", "response_2": None, "response_3": "z", "rating_3.responses": [7]}
+        assert self.rated(imported(data(row), "argilla")) == {"z": 7}
+        named = {"prompt": "p", "answer_0": "x", "answer_1": "y", "rating_1.responses": [6]}
+        assert self.rated(imported(data(named), "argilla", "--force")) == {"y": 6}
+        turned = ("-o", "answers=[answer_1, answer_0]", "--force")
+        assert self.rated(imported(data(named), "argilla", *turned)) == {"y": 6}
+
+    def test_the_place_counts_where_names_have_no_number(self, data: Data, imported: Any) -> None:
+        row = {"prompt": "p", "old": "x", "new": "y", "rating_2.responses": [7]}
+        assert self.rated(imported(data(row), "argilla", "-o", "answers=[old, new]")) == {"y": 7}
+
+    def test_what_is_about_something_else_is_counted(self, data: Data, run: Any, tmp_path: Path) -> None:
+        row = {
+            "prompt": "p", "response_1": "x", "response_2": "y", "rating_1.responses": [4], "rating_3.responses": [4],
+            "topics.responses": [["maths", "style"]], "span.responses": [[{"label": "name", "start": 0, "end": 2}]],
+            "critique_1.responses": ["Dull."], "critique_1.responses.users": ["u"],
+            "revision_1.responses": ["So it is."], "revision_1.responses.users": ["u"],
+            "revision_2.responses": ["of no critique"], "revision_2.responses.users": ["u"],
+        }  # fmt: skip
+        flags = ("--format", "argilla", "--to", tmp_path / "out", "--json")
+        summary = json.loads(run("import", data(row), *flags).stdout)
+        assert summary["judgements"] == 2
+        assert summary["lost"] == {
+            f"responses to {question}": 1 for question in ("rating_3", "revision_2", "span", "topics")
+        }
 
 
 def test_label_studio(tmp_path: Path, imported: Any) -> None:
@@ -299,10 +402,16 @@ BAD: list[tuple[str, Any, str, tuple[str, ...]]] = [
     ("ultrafeedback", {"instruction": "i", "completions": [{"response": "r", "overall_score": "11"}]}, "outside", ()),
     ("argilla", {"prompt": "p", "text": "x"}, "no answers", ()),
     ("argilla", {"prompt": "p", "response_1": "x", "q.responses": [1], "q.responses.users": []}, "one length", ()),
-    ("argilla", {"prompt": "p", "response_1": "x", "response_2": "y", "q.responses": [[1, 2]]}, "not the rank", ()),
+    (
+        "argilla",
+        {"prompt": "p", "response_1": "x", "q.responses": [["response_1", 2]]},
+        "not the rank",
+        (),
+    ),
     ("label-studio", {"data": {"prompt": "p", "answer1": "x"}, "annotations": [{}]}, "no list 'result'", ()),
     ("label-studio", {"annotations": []}, "'data' is missing", ()),
     ("jsonl", {"id": "t", "prompt": "p"}, "not a task: candidates", ()),
+    ("jsonl", said("t", Pairwise(a="ta", b="ta", p_a=1.0)).model_dump(), "with itself", ()),
     ("jsonl", {"id": "j", "task_id": "t", "annotator": {"id": "a", "kind": "cat"}}, "not a judgement", ()),
 ]
 
@@ -379,6 +488,36 @@ class TestStore:
         result = run("import", data(row), "--format", "trl", "--to", store, "--json")
         assert json.loads(result.stdout)["judgements"] == 1
         assert read_feedback(store).judgements[0].payload == Pairwise(a="ub", b="ua", p_a=1.0)
+
+    def test_equal_texts_stay_apart(self, run: Any, data: Data, tmp_path: Path) -> None:
+        place = tmp_path / "same.sqlite"
+        store = AnnotationStore(place)
+        store.publish("c", "ranking", [make_task("t", "x", "y", "x")])
+        store.close()
+        row = {"prompt": "Q", "response_1": "x", "response_2": "x", "response_3": "y"}
+        ranking = [["response_1", "response_3", "response_2"]]
+        run("import", data({**row, "ranking.responses": ranking}), "--format", "argilla", "--to", place)
+        assert read_feedback(place).judgements[0].payload == Ranking(groups=(("ta",), ("tb",), ("tc",)))
+
+    def test_a_pair_of_equal_texts_has_two_candidates(self, run: Any, data: Data, tmp_path: Path) -> None:
+        place = tmp_path / "same.sqlite"
+        store = AnnotationStore(place)
+        store.publish("c", "pairwise", [make_task("t", "x", "x")])
+        store.close()
+        row = {"prompt": "Q", "first": "x", "second": "x", "votes": "tie"}
+        run("import", data(row), "--format", "votes", "--to", place)
+        assert read_feedback(place).judgements[0].payload == Pairwise(a="ta", b="tb", p_a=0.5)
+
+    def test_texts_of_two_tasks_are_refused(self, run: Any, data: Data, tmp_path: Path) -> None:
+        place = tmp_path / "two.sqlite"
+        store = AnnotationStore(place)
+        for collection in ("r1", "r2"):
+            store.publish(collection, "pairwise", [make_task(f"{collection}-t", "x", "y")])
+        store.close()
+        result = run("import", data({"prompt": "Q", "chosen": "x", "rejected": "y"}), "--format", "trl", "--to", place,
+                     "--json")  # fmt: skip
+        (refused,) = json.loads(result.stdout)["refused"]
+        assert refused["reason"] == "several tasks have these texts: 'r1-t', 'r2-t'"
 
     def test_another_file_is_no_store(self, run: Any, data: Data, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no annotation store"):

@@ -14,7 +14,7 @@ from alignkit.components import Component, NoConfig
 from alignkit.data.store import write_records
 from alignkit.errors import UserError
 from alignkit.manager import PluginManager, PluginStatus
-from alignkit.records import Annotator, Evidence, Judgement, Pairwise, Rating, Task
+from alignkit.records import Annotator, Binary, Evidence, Judgement, Pairwise, Rating, Task
 from helpers.feedback import make_task, prefers, ranks, said
 
 Save = Callable[..., Path]
@@ -98,6 +98,26 @@ class TestCompare:
         with pytest.raises(UserError, match="did you mean 'good'"):
             run("compare", first, second, "--annotator", "goof")
 
+    def test_nobody_is_held_against_himself(self, run: Any, save: Save) -> None:
+        # two people who differ throughout, and a judge who says what the one says, in one folder
+        both = [prefers(f"t{n}", float(who == "A"), who) for n in range(4) for who in ("A", "B")]
+        both += [prefers(f"t{n}", 1.0, "ai", kind="model") for n in range(4)]
+        place = save(TASKS, both)
+        result = run("compare", place, place, "--annotator", "A", "--json")
+        figures = json.loads(result.stdout)
+        assert (figures["accuracy"]["share"], figures["left_out_of_first"]) == (0.0, 8)
+        assert "left out of" in result.stderr
+        result = run("compare", place, place, "--annotator", "ai", "--json")
+        figures = json.loads(result.stdout)
+        assert (figures["accuracy"], figures["left_out_of_first"]) == (None, 4)  # the people are divided
+        with pytest.raises(UserError, match="no judgement to hold"):
+            run("compare", place, place)
+
+    def test_one_name_is_two_annotators_if_one_is_a_model(self, run: Any, save: Save) -> None:
+        first = save(TASKS, [prefers(f"t{n}", 1.0, "imported") for n in range(4)])
+        second = save(TASKS, [prefers(f"t{n}", 1.0, "imported", kind="model") for n in range(4)], "judge")
+        assert json.loads(run("compare", first, second, "--json").stdout)["items"] == 4
+
     def test_a_page_escapes_everything(self, run: Any, save: Save, tmp_path: Path) -> None:
         evil = '<script>alert("x")</script>{{ 7 * 7 }}'
         tasks = [make_task("t", evil, "y", prompt=f"{evil}prompt")]
@@ -130,6 +150,7 @@ class Longest:
     """A judge who likes the longer text and does not understand one task."""
 
     seen: Sequence[Task] = ()
+    folder = Path("unknown")
 
     def annotate(self, tasks: Sequence[Task]) -> Iterator[Judgement]:
         type(self).seen = tasks
@@ -148,10 +169,14 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reward source `longest` of a stranger's plugin."""
     from alignkit import hookimpl
 
+    def build(config: Any, context: Any) -> Longest:
+        Longest.folder = context.run.folder
+        return Longest()
+
     class Plugin:
         @hookimpl
         def alignkit_reward_sources(self) -> list[Component]:
-            return [Component("longest", lambda config, context: Longest(), NoConfig)]
+            return [Component("longest", build, NoConfig)]
 
     load = PluginManager.load_entry_points
 
@@ -185,6 +210,35 @@ class TestCalibrate:
             run("calibrate", save(TASKS, people()), "--judge", "name=longest", "--limit", "1", "--json").stdout
         )
         assert figures["items"] == 1
+
+    def test_a_limit_is_a_sample_by_seed(self, run: Any, save: Save) -> None:
+        tasks = [make_task(f"t{n}", "a longer text", "short") for n in range(40)]
+        place = save(tasks, [prefers(task.id, 1.0) for task in tasks])
+        samples = []
+        for seed in (0, 0, 1):
+            run("calibrate", place, "--judge", "name=longest", "--limit", "10", "--seed", seed)
+            samples.append([task.id for task in Longest.seen])
+        assert samples[0] == samples[1] != samples[2]
+        assert all(len(set(sample)) == 10 and sample != [t.id for t in tasks[:10]] for sample in samples)
+
+    def test_asks_only_what_people_compared_in_the_end(self, run: Any, save: Save) -> None:
+        undone = prefers("t0", 1.0, "A")
+        judgements = [
+            undone, said("t0", None, "A", status="skipped", supersedes=undone.id),
+            said("t1", Binary(candidate="t1a", good=True), "A"),
+            said("t2", Rating(candidate="t2a", value=3), "A"),
+            said("t3", Rating(candidate="t3a", value=3), "A"), said("t3", Rating(candidate="t3b", value=5), "A"),
+        ]  # fmt: skip
+        run("calibrate", save(TASKS, judgements), "--judge", "name=longest")
+        assert [task.id for task in Longest.seen] == ["t3"]
+
+    @pytest.mark.parametrize("to", [(), ("--to", "kept")])
+    def test_what_a_judge_keeps_is_in_the_current_folder(
+        self, run: Any, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: tuple[str, ...]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        run("calibrate", save(TASKS, people()), "--judge", "name=longest", *to)
+        assert (Longest.folder / "judge_cache.sqlite").resolve() == tmp_path / "judge_cache.sqlite"
 
     def test_a_recipes_judge(self, run: Any, save: Save, tmp_path: Path) -> None:
         recipe = tmp_path / "r.yaml"

@@ -80,16 +80,14 @@ def test_an_answer_taken_back_does_not_count(tmp_path: Path) -> None:
         ids(write(tmp_path / "a.jsonl", row("j1", "x"), taken_back), task("x"))
 
 
-def test_a_skip_after_an_undo_is_a_skip(tmp_path: Path) -> None:
-    undo = {**row("j2", "x", supersedes="j1"), "payload": None, "status": "skipped"}
-    skip = {**row("j3", "x", supersedes="j2"), "payload": None, "status": "skipped"}
-    assert ids(write(tmp_path / "a.jsonl", row("j1", "x"), undo, skip), task("x")) == ["j3"]
-
-
-def test_a_skip_answers_a_task_and_is_passed_on(tmp_path: Path) -> None:
+def test_a_skip_leaves_the_question_to_others_and_is_passed_on(tmp_path: Path) -> None:
     skip = {**row("j1", "x"), "payload": None, "status": "skipped"}
-    found = list(source(write(tmp_path / "a.jsonl", skip)).annotate([task("x")]))
-    assert [j.status for j in found] == ["skipped"], "collect counts it as not usable"
+    place = write(tmp_path / "a.jsonl", skip)
+    with pytest.raises(Paused, match="1 of 1"):
+        ids(place, task("x"))
+    write(place, skip, row("j2", "x", "ben"))
+    found = list(source(place).annotate([task("x")]))
+    assert sorted(j.status for j in found) == ["ok", "skipped"], "collect counts it as not usable"
 
 
 def test_files_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -210,11 +208,9 @@ def test_what_files_answer_is_not_asked_again(tmp_path: Path) -> None:
     with pytest.raises(Paused, match="2 of 3"):
         asked.annotate(tasks)
     store = AnnotationStore(asked.place.store)
-    assert [(name, t.overlap) for name, t in zip(names(store.tasks()), store.tasks(), strict=True)] == [
-        ("x", 1),
-        ("z", 1),
-    ]
+    assert names(store.tasks()) == ["x", "z"]
     answer(store, "ben"), answer(store, "ben")
+    assert store.next_task("cleo") is None
     assert sorted((j.task_id, j.annotator.id) for j in asked.annotate(tasks)) == [
         ("x", "ann"), ("x", "ben"), ("y", "ann"), ("z", "ben"),
     ]  # fmt: skip
@@ -290,15 +286,26 @@ def test_a_skipped_question_waits_for_the_others(tmp_path: Path) -> None:
     store = AnnotationStore(asked.place.store)
     ann, ben = (store.annotators.add(name).id for name in ("ann", "ben"))
 
-    def skip(who: str) -> None:
+    def skip(who: str) -> str:
         found = store.next_task(who)
         assert found is not None
         annotator = Annotator(id=who, kind="human")
         store.submit(Judgement(id=f"s-{who}", task_id=found[0].id, annotator=annotator, status="skipped"))
+        return found[0].id
 
-    skip(ann)
+    question = skip(ann)
     with pytest.raises(Paused, match="1 of 1"):
         asked.annotate([task("x")])
+    store.submit(
+        Judgement(
+            id="u", task_id=question, annotator=Annotator(id=ann, kind="human"), status="skipped", supersedes=f"s-{ann}"
+        )
+    )
+    with pytest.raises(Paused, match="1 of 1"):
+        asked.annotate([task("x")])
+    store.submit(
+        Judgement(id="v", task_id=question, annotator=Annotator(id=ann, kind="human"), status="skipped", supersedes="u")
+    )
     skip(ben)
     assert [j.status for j in asked.annotate([task("x")])] == ["skipped", "skipped"], "nobody is left to ask"
     store.close()
@@ -345,3 +352,69 @@ def test_two_rounds_may_ask_the_same_with_the_same_gold(tmp_path: Path) -> None:
     store = AnnotationStore(first.place.store)
     assert store.collections() == {"r1-labels": 2, "r2-labels": 2}
     store.close()
+
+
+def test_a_raised_overlap_asks_more_people_about_the_same(tmp_path: Path) -> None:
+    asked = source(tmp_path / "judgements")
+    with pytest.raises(Paused):
+        asked.annotate([task("x")])
+    store = AnnotationStore(asked.place.store)
+    answer(store, "ann")
+    assert len(list(asked.annotate([task("x")]))) == 1
+    with pytest.raises(Paused, match="1 of 1"):
+        asked.annotate([task("x", overlap=2)])
+    answer(store, "ben")
+    assert sorted(j.annotator.id for j in asked.annotate([task("x", overlap=2)])) == ["ann", "ben"]
+    store.close()
+
+
+def test_a_file_that_goes_away_leaves_its_place_to_others(tmp_path: Path) -> None:
+    file = write(tmp_path / "judgements/a.jsonl", row("j1", "x"))
+    asked = source(file.parent)
+    for _ in range(2):
+        with pytest.raises(Paused):
+            asked.annotate([task("x", overlap=2)])
+    store = AnnotationStore(asked.place.store)
+    answer(store, "ben")
+    assert len(list(asked.annotate([task("x", overlap=2)]))) == 2
+    file.unlink()
+    with pytest.raises(Paused):
+        asked.annotate([task("x", overlap=2)])
+    answer(store, "cleo")
+    assert sorted(j.annotator.id for j in asked.annotate([task("x", overlap=2)])) == ["ben", "cleo"]
+    store.close()
+
+
+def test_what_was_exported_and_then_changed_on_the_page_counts_once(tmp_path: Path) -> None:
+    asked = source(tmp_path / "judgements")
+    with pytest.raises(Paused):
+        asked.annotate([task("x")])
+    store = AnnotationStore(asked.place.store)
+    first = answer(store, "ann")
+    write(tmp_path / "judgements/export.jsonl", first.model_dump(mode="json"))
+    turned = Ranking(groups=(("x1",), ("x0",)))
+    second = first.model_copy(update={"id": "second", "supersedes": first.id, "payload": turned})
+    store.submit(second)
+    (found,) = asked.annotate([task("x")])
+    assert (found.id, found.payload, found.task_id) == ("second", turned, "x")
+    store.close()
+
+
+def test_a_corrected_gold_answer_replaces_the_old_one(tmp_path: Path) -> None:
+    file = write(tmp_path / "gold.jsonl", gold("g", better=1))
+    asked = source(tmp_path / "judgements", gold=str(file))
+    for better in (1, 0):
+        write(file, gold("g", better))
+        with pytest.raises(Paused):
+            asked.annotate([task("x")])
+    store = AnnotationStore(asked.place.store)
+    handed = [store.task(answer(store, "ann").task_id)[0].gold for _ in range(2)]
+    assert handed == [None, Ranking(groups=(("g0",), ("g1",)))]
+    store.close()
+
+
+def test_too_few_people_for_the_overlap_is_said(tmp_path: Path) -> None:
+    asked = source(tmp_path / "judgements")
+    AnnotationStore(asked.place.store).annotators.add("ann")
+    with pytest.raises(Paused, match="each needs 2 people, and 1 are invited"):
+        asked.annotate([task("x", overlap=2)])

@@ -19,7 +19,7 @@ from alignkit.feedback import judgements_hash
 from alignkit.manager import PluginManager, PluginStatus
 from alignkit.protocols import StepOutput
 from alignkit.recipe import load_recipe
-from alignkit.records import Annotator, Candidate, Critique, Judgement, Prompt, Ranking, Sampling, Task, content_id
+from alignkit.records import Annotator, Candidate, Critique, Judgement, Prompt, Ranking, Sampling, Task
 from alignkit_plugins.step_collect.config import CollectConfig
 
 PROMPTS = [f"prompt {n}" for n in range(12)]
@@ -209,6 +209,17 @@ def test_another_source_on_the_same_items(tmp_path: Path) -> None:
     assert rows(folder / "r1/03-again/tasks.jsonl") == rows(folder / "r1/02-labels/tasks.jsonl")
 
 
+def test_later_rounds_go_on_in_the_tasks_that_are_given(tmp_path: Path) -> None:
+    write_records(tmp_path / "tasks.jsonl", [given(f"t{n}", "a", "bb") for n in range(5)])
+    labels = f"tasks: {tmp_path / 'tasks.jsonl'}, reward_source: longest, heldout: 0"
+    folder = run(tmp_path, labels + ", limit: 3", rounds=2)
+    assert [[t["id"] for t in rows(folder / f"r{r}/02-labels/tasks.jsonl")] for r in (1, 2)] == [
+        ["t0", "t1", "t2"], ["t3", "t4"],
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="all 5 tasks were asked in the rounds before"):
+        run(tmp_path / "b", labels, rounds=2)
+
+
 def test_given_tasks_that_cannot_be_used(tmp_path: Path) -> None:
     write_records(tmp_path / "twice.jsonl", [given("t", "a", "b"), given("t", "c", "d")])
     write_records(tmp_path / "alone.jsonl", [given("t", "a")])
@@ -231,7 +242,7 @@ def test_a_revision_is_a_pair_and_a_demonstration(tmp_path: Path) -> None:
     who = Annotator(id="ann", kind="human")
     critiques = [
         Judgement(
-            id=f"{task.id}-{n}", task_id=content_id(task.id, "critique", task.candidates[n].id), annotator=who,
+            id=f"{task.id}-{n}", task_id=task.id, annotator=who,
             payload=Critique(candidate=task.candidates[n].id, text="too short", revision="better" if n else None),
         )
         for task in tasks

@@ -6,7 +6,7 @@ from typing import Any
 
 from alignkit.agreement import newest
 from alignkit.annotation.reading import Feedback
-from alignkit.records import Binary, Critique, Judgement, Pairwise, Payload, Ranking, Rating, Task
+from alignkit.records import Binary, Critique, Judgement, Pairwise, Payload, Ranking, Rating, Task, content_id
 from alignkit_plugins.command_feedback.exporting.pairs import Exported
 
 # question or control -> what was said
@@ -18,7 +18,7 @@ def argilla(feedback: Feedback) -> Exported:
     lost = _not_told(feedback)
     lost["presented orders"] += sum(bool(j.presented_order) for j in newest(feedback.judgements))
     rows = []
-    for task, judgements in _by_task(feedback):
+    for task, judgements in _by_task(feedback, lost):
         row: dict[str, Any] = {
             "id": task.id,
             "status": "completed" if judgements else "pending",
@@ -46,7 +46,7 @@ def label_studio(feedback: Feedback) -> Exported:
     """A task with its annotations, as Label Studio exports and imports them."""
     lost = _not_told(feedback)
     rows = []
-    for task, judgements in _by_task(feedback):
+    for task, judgements in _by_task(feedback, lost):
         answers = {c.id: f"answer{n}" for n, c in enumerate(task.candidates, 1)}
         by_annotator: dict[str, list[Judgement]] = defaultdict(list)
         for judgement in judgements:
@@ -78,12 +78,40 @@ def _not_told(feedback: Feedback) -> Counter[str]:
     return lost
 
 
-def _by_task(feedback: Feedback) -> Iterator[tuple[Task, list[Judgement]]]:
+def _by_task(feedback: Feedback, lost: Counter[str]) -> Iterator[tuple[Task, list[Judgement]]]:
+    """Tasks with what was said of them.
+
+    These tools compare the two answers of a record: a pair out of more candidates is a task of its own, and the whole
+    one is left away if nothing else was said of it.
+    """
     told: dict[str, list[Judgement]] = defaultdict(list)
+    pairs: dict[str, dict[frozenset[str], list[Judgement]]] = defaultdict(lambda: defaultdict(list))
+    many = {task.id for task in feedback.tasks if len(task.candidates) > 2}
     for judgement in newest(feedback.judgements):
-        if judgement.status in ("ok", "skipped"):
+        payload = judgement.payload
+        if isinstance(payload, Pairwise) and payload.a == payload.b:
+            lost["comparisons of a candidate with itself"] += 1
+        elif isinstance(payload, Pairwise) and judgement.task_id in many:
+            pairs[judgement.task_id][frozenset((payload.a, payload.b))].append(judgement)
+        elif judgement.status in ("ok", "skipped"):
             told[judgement.task_id].append(judgement)
-    return ((task, told[task.id]) for task in feedback.tasks)
+    for task in feedback.tasks:
+        if told[task.id] or task.id not in pairs:
+            yield task, told[task.id]
+        for pair, judgements in pairs.get(task.id, {}).items():
+            yield _of_pair(task, pair, judgements)
+
+
+def _of_pair(task: Task, pair: frozenset[str], judgements: Sequence[Judgement]) -> tuple[Task, list[Judgement]]:
+    """The two candidates as a task, whose id is the same in every export."""
+    candidates = tuple(c for c in task.candidates if c.id in pair)
+    id = content_id("pair", task.id, *(c.id for c in candidates))
+    orders = [tuple(c for c in j.presented_order if c in pair) for j in judgements]
+    moved = [
+        j.model_copy(update={"task_id": id, "presented_order": order})
+        for j, order in zip(judgements, orders, strict=True)
+    ]
+    return task.model_copy(update={"id": id, "candidates": candidates, "gold": None}), moved
 
 
 def _fields(task: Task, name: str) -> dict[str, Any]:

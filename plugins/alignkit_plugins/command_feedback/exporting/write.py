@@ -39,13 +39,24 @@ def export(feedback: Feedback, form: str, path: Path, force: bool) -> dict[str, 
         raise UserError(f"a file of the form {form} ends in {ending}", where=path)
     if path.exists() and not force:
         raise UserError("the file is there already", where=path, hint="--force writes over it")
-    exported = EXPORTS[form](feedback)
+    kept = feedback if form == "jsonl" else _without_gold(feedback)
+    exported = EXPORTS[form](kept)
+    exported.lost["gold tasks, which nothing should learn from"] += len(feedback.tasks) - len(kept.tasks)
     lost = {what: count for what, count in exported.lost.items() if count}
     if not exported.rows:
         told = "; ".join(f"{what}: {count}" for what, count in lost.items()) or "there is no judgement"
         raise UserError(f"nothing in this feedback can be told in the form {form}", hint=told)
     _write(exported.rows, form, path)
     return {"file": str(path), "form": form, "rows": len(exported.rows), "lost": lost}
+
+
+def _without_gold(feedback: Feedback) -> Feedback:
+    """Own records say which tasks are gold; in other forms they would be data to train on like any other."""
+    gold = {task.id for task in feedback.tasks if task.gold is not None}
+    return Feedback(
+        [task for task in feedback.tasks if task.id not in gold],
+        [judgement for judgement in feedback.judgements if judgement.task_id not in gold],
+    )
 
 
 def _write(rows: Sequence[Mapping[str, Any]], form: str, path: Path) -> None:

@@ -71,7 +71,8 @@ class ArgillaForm:
             else:
                 payload = self._payload(response, dict(zip(names, task.candidates, strict=True)), scale, row)
                 if payload is None:
-                    lost[f"responses to {response.question}"] += 1
+                    if not _goes_with_critique(response, row):
+                        lost[f"responses to {response.question}"] += 1
                 else:
                     judgements.append(self._maker.judgement(task, payload, response.who))
         yield Item(task, _each_once(judgements), lost)
@@ -83,12 +84,14 @@ class ArgillaForm:
         said, name = response.value, f"the response to {response.question!r}"
         ids = {answer: candidate.id for answer, candidate in answers.items()}
         if isinstance(said, list):
+            if not any(_named(entry) in ids for entry in said):
+                return None  # a question with several labels, or about parts of a text
             return Ranking(groups=ranked_groups(said, ids, name))
         if len(ids) == 2 and isinstance(said, str) and (said in ids or said == self._options.tie):
             a, b = ids.values()
             return Pairwise(a=a, b=b, p_a=float(ids[said] == a) if said in ids else 0.5)
         if response.question.startswith("revision"):
-            return None  # belongs to the critique of the same person, which takes it along
+            return None  # goes with the critique of the same person
         about = about_answer(response.question, ids)
         if about is None:
             return None
@@ -144,17 +147,24 @@ def ranked_groups(said: Sequence[Any], ids: Mapping[str, str], name: str) -> tup
 
 
 def about_answer(question: str, ids: Mapping[str, str]) -> str | None:
-    """The candidate a question like `rating_2` is about: by its number, or the only one there is."""
+    """The candidate a question like `rating_2` is about, or the only one there is.
+
+    The number is that in the answer's own name, as in `response_2`; its place only where no answer's name has one. None
+    where no answer has the number, or several have.
+    """
     match = NUMBERED.match(question)
-    in_order = list(ids.values())
-    if match and 1 <= int(match["number"]) <= len(in_order):
-        return in_order[int(match["number"]) - 1]
-    return in_order[0] if len(in_order) == 1 and match is None else None
+    if match is None:
+        return next(iter(ids.values())) if len(ids) == 1 else None
+    names = [NUMBERED.match(name) for name in ids]
+    numbers = [int(name["number"]) if name else None for name in names] if any(names) else range(1, len(ids) + 1)
+    found = [id for number, id in zip(numbers, ids.values(), strict=True) if number == int(match["number"])]
+    return found[0] if len(found) == 1 else None
 
 
 def _responses(row: Mapping[str, Any], maker: Maker) -> Iterator[_Response]:
-    for column, values in row.items():
-        if not column.endswith(RESPONSES) or values is None:
+    for column in [name for name in row if name.endswith(RESPONSES)]:
+        values = row.get(column)
+        if values is None:
             continue
         question = column.removesuffix(RESPONSES)
         values = values if isinstance(values, list) else [values]
@@ -173,6 +183,18 @@ def _said_by(row: Mapping[str, Any], question: str, who: str) -> str | None:
         return None
     found = [said for said, user in zip(values, users, strict=False) if str(user) == who and isinstance(said, str)]
     return found[0] if found else None
+
+
+def _named(entry: Any) -> str | None:
+    """The answer's name in an entry of a ranking."""
+    name = entry.get("value") if isinstance(entry, dict) else entry
+    return name if isinstance(name, str) else None
+
+
+def _goes_with_critique(response: _Response, row: Mapping[str, Any]) -> bool:
+    if not response.question.startswith("revision") or not isinstance(response.value, str):
+        return False
+    return _said_by(row, response.question.replace("revision", "critique", 1), response.who) is not None
 
 
 def _each_once(judgements: Sequence[Judgement]) -> list[Judgement]:

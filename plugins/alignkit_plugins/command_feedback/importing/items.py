@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from alignkit.data.rows import BadRow, json_type
 from alignkit.protocols import SourceRow
@@ -40,6 +40,36 @@ class Form(Protocol):
 
     def items(self, source: SourceRow) -> Iterator[Item]:
         """The items of one row. Raises BadRow for one that cannot be used."""
+        ...
+
+
+class Watched(dict[str, Any]):
+    """A row that notes which of its columns were asked for by name."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        super().__init__(row)
+        self._read: set[str] = set()
+
+    def __getitem__(self, column: str) -> Any:
+        self._read.add(column)
+        return super().__getitem__(column)
+
+    def get(self, column: str, default: Any = None) -> Any:
+        """As of a dict."""
+        self._read.add(column)
+        return super().get(column, default)
+
+    def unread(self) -> list[str]:
+        """Columns with a value that nobody asked for."""
+        return [column for column, there in self.items() if there is not None and column not in self._read]
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A form that has something to say about all rows together."""
+
+    def finish(self) -> None:
+        """Called after the last row. Raises UserError."""
         ...
 
 

@@ -47,7 +47,10 @@ class VotesOptions(Config):
     second: str = Field("second", description="column with the second text, or its id in `texts`")
     votes: str = Field("votes", description="column with the votes")
     values: dict[str, float] = Field(
-        LABELS, description="label -> probability that the first text is better; labels are compared as lower-case text"
+        LABELS,
+        description="label -> probability that the first text is better, labels compared as lower-case text; default: "
+        "1, a, a1, first, left, a-is-better: 1; 2, b, a2, second, right, b-is-better: 0; 0, tie, equal: 0.5; "
+        "a-is-slightly-better: 0.75, b-is-slightly-better: 0.25",
     )
     voter: str = Field("rater", description="key of the voter, where votes are a list of objects")
     vote: str = Field("preference", description="key of the label there")
@@ -82,6 +85,7 @@ class VotesForm:
         if any(not 0 <= p <= 1 for p in self._values.values()):
             raise UserError("values are probabilities, 0 to 1", where="values")
         self._texts = _texts(options) if options.texts is not None else None
+        self._labels: set[str] = set()
 
     def items(self, source: SourceRow) -> Iterator[Item]:
         """One task."""
@@ -93,6 +97,17 @@ class VotesForm:
         if not votes:
             raise BadRow(f"column {options.votes!r} has no vote", reason="no votes")
         yield Item(task, [self._judged(task, vote) for vote in votes], Counter())
+
+    def finish(self) -> None:
+        """Labels that are all 0 or 1 are yes and no in one file, ties and firsts in another: the user has to say."""
+        if "0" in self._labels <= {"0", "1"} and "values" not in self._options.model_fields_set:
+            raise UserError(
+                f"column {self._options.votes!r} has no other labels than {' and '.join(sorted(self._labels))}, "
+                "which may mean several things",
+                where="values",
+                hint="-o values='{1: 1, 0: 0}' if 1 is a vote for the first text and 0 one for the second; "
+                "-o values='{1: 1, 0: 0.5}' if 0 is a tie",
+            )
 
     def _text(self, row: dict[str, Any], column: str) -> str:
         if self._texts is None:
@@ -121,8 +136,9 @@ class VotesForm:
 
     def _p(self, label: Any) -> float:
         name = str(label).strip().lower()
-        if isinstance(label, bool) or not isinstance(label, str | int | float) or name not in self._values:
+        if not isinstance(label, str | int | float) or name not in self._values:
             raise BadRow(f"unknown label {label!r}; known: {', '.join(self._values)}", reason="unknown label")
+        self._labels.add(name)
         return self._values[name]
 
 

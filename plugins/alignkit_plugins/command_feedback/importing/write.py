@@ -1,7 +1,7 @@
 """Puts what was imported into a folder, or judgements into a store that has their tasks."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,14 +72,21 @@ def write_store(found: Gathered, path: Path) -> Written:
     store = AnnotationStore(path, create=False)
     try:
         tasks = store.tasks()
-        ids, by_content = {task.id for task in tasks}, {_contents(task): task for task in tasks}
+        ids = {task.id for task in tasks}
+        by_content: dict[str, list[Task]] = defaultdict(list)
+        for task in tasks:
+            by_content[_contents(task)].append(task)
         results: Counter[bool] = Counter()
         refused: list[tuple[str, str]] = []
         for where, judgement in found.judgements.values():
             imported = found.tasks.get(judgement.task_id)
             if judgement.task_id not in ids and imported is not None:
-                same = by_content.get(_contents(imported))
-                judgement = judgement if same is None else _moved(judgement, imported, same)
+                same = by_content.get(_contents(imported), [])
+                if len(same) > 1:
+                    alike = ", ".join(repr(task.id) for task in same)
+                    refused.append((f"{where} ({judgement.id})", f"several tasks have these texts: {alike}"))
+                    continue
+                judgement = _moved(judgement, imported, same[0]) if same else judgement
             try:
                 results[store.submit(judgement)] += 1
             except Refused as reason:
@@ -94,9 +101,11 @@ def _contents(task: Task) -> str:
 
 
 def _moved(judgement: Judgement, old: Task, new: Task) -> Judgement:
-    """The judgement with the ids of a task that has the same texts."""
-    by_text = {c.completion: c.id for c in new.candidates}
-    names = {c.id: by_text[c.completion] for c in old.candidates}
+    """The judgement with the ids of a task that has the same texts; equal texts of one task stay apart."""
+    by_text: dict[str, list[str]] = defaultdict(list)
+    for candidate in new.candidates:
+        by_text[candidate.completion].append(candidate.id)
+    names = {c.id: by_text[c.completion].pop(0) for c in old.candidates}
 
     def renamed(value: Any) -> Any:
         if isinstance(value, tuple | list):

@@ -136,9 +136,15 @@ function single(key) {
   return true;
 }
 
+let seen = true;
+for (const kind of ["pointermove", "keydown", "scroll", "wheel", "touchstart"])
+  document.addEventListener(kind, () => { seen = true; }, { passive: true, capture: true });
+
 async function heartbeat() {
   const { page: kind, task, csrf } = page().dataset;
   if (kind !== "task" || "changing" in page().dataset || document.visibilityState !== "visible") return;
+  if (!seen) return; // a page that nobody looks at any more must not hold its task for ever
+  seen = false;
   try {
     const answer = await fetch("/heartbeat", { method: "POST", body: new URLSearchParams({ csrf, task_id: task }) });
     if (answer.status === 409 && page().dataset.task === task && !sending.form)
