@@ -61,7 +61,7 @@ class Asker:
         )[:16]
 
     def principle(self, *what: str) -> str:
-        """The one to apply to this task and these candidates; empty without a constitution."""
+        """The one to apply to what these ids name; empty without a constitution."""
         return self.constitution.draw(*what) if self.constitution else ""
 
     def question(self, prompt: Content, principle: str, **texts: Any) -> Question:

@@ -7,8 +7,11 @@ from alignkit_plugins.reward_ai.answers import Spent
 from alignkit_plugins.reward_ai.config import Budget, Prices
 
 
-class BudgetUsedUp(Exception):
-    """The next request might go beyond the budget. `limit` is the option that says so."""
+class BudgetUsedUp(BaseException):
+    """The next request might go beyond the budget. `limit` is the option that says so.
+
+    No Exception: older clients take every Exception in a hook for a lost connection, and try again.
+    """
 
     def __init__(self, limit: str) -> None:
         super().__init__(limit)
@@ -35,17 +38,18 @@ class Purse:
     """Counts what was spent against the budget.
 
     Tokens and cost are known when the answer is there, so a question is let through only if it fits beside those under
-    way, each taken to be as large as the largest so far; before there is one, as large as its text at four characters
-    per token.
+    way, each taken to be as large as the largest so far and its answer as long as it may get (`longest_answer`, in
+    tokens); before there is one, as large as its text at four characters per token.
     """
 
-    def __init__(self, budget: Budget, prices: Prices | None, before: Spent) -> None:
+    def __init__(self, budget: Budget, prices: Prices | None, before: Spent, longest_answer: int) -> None:
         self.budget = budget
         self.prices = prices
         self.total = before
         self._under_way = 0
         requests = max(before.requests, 1)
-        self._largest = Spent(0, -(-before.tokens_in // requests), -(-before.tokens_out // requests))
+        written = max(-(-before.tokens_out // requests), longest_answer)
+        self._largest = Spent(0, -(-before.tokens_in // requests), written)
         self._answered = before.requests
 
     def cost(self, spent: Spent) -> float:
@@ -54,8 +58,21 @@ class Purse:
             return 0.0
         return (spent.tokens_in * self.prices.input + spent.tokens_out * self.prices.output) / 1e6
 
-    def begin(self, text: str) -> None:
-        """Before a question. Raises BudgetUsedUp."""
+    def begin(self, text: str) -> bool:
+        """Before a question: whether it may be asked now; if not, it may fit once one under way is answered.
+
+        Raises BudgetUsedUp if it does not fit alone.
+        """
+        try:
+            self._check_next(text)
+        except BudgetUsedUp:
+            if self._under_way:
+                return False
+            raise
+        self._under_way += 1
+        return True
+
+    def _check_next(self, text: str) -> None:
         ahead, largest, budget = self._under_way + 1, self._largest, self.budget
         if self._answered < 2:  # nothing, or the probe alone, which is smaller than questions are
             largest = largest._replace(tokens_in=max(largest.tokens_in, len(text) // 4))
@@ -64,7 +81,6 @@ class Purse:
             self._check("tokens", tokens, ahead * (largest.tokens_in + largest.tokens_out), budget.tokens)
         if budget.cost is not None:
             self._check("cost", self.cost(self.total), ahead * self.cost(largest), budget.cost)
-        self._under_way += 1
 
     @staticmethod
     def _check(name: str, spent: float, next: float, limit: float) -> None:
@@ -77,10 +93,12 @@ class Purse:
             raise BudgetUsedUp("requests")
         self.total = self.total.plus(Spent(requests=1))
 
-    def end(self, tokens_in: int, tokens_out: int) -> None:
-        """After a question, answered or not."""
+    def end(self, usage: tuple[int, int] | None) -> None:
+        """After a question; `usage`: tokens in and out, if it was answered."""
         self._under_way -= 1
+        if usage is None:
+            return
         self._answered += 1
-        used = Spent(0, tokens_in, tokens_out)
+        used = Spent(0, *usage)
         self.total = self.total.plus(used)
         self._largest = Spent(*(max(a, b) for a, b in zip(self._largest, used, strict=True)))

@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,20 @@ from alignkit_plugins.reward_ai.answers import Answer, Keep, Question, Spent, fa
 from alignkit_plugins.reward_ai.config import AIConfig
 
 Ids = tuple[int, ...]
+# Of what stands before a label, so many characters are looked at to find its tokens: more than any token has.
+TAIL = 64
+
+
+class _Prompt(NamedTuple):
+    question: Question
+    ids: list[int]
+    # The labels' tokens after this question.
+    label_ids: list[Ids]
+
+    @property
+    def beginnings(self) -> list[Ids]:
+        """A row each: with labels of one token each, one row per question."""
+        return sorted({ids[:-1] for ids in self.label_ids})
 
 
 class LocalJudge:
@@ -38,9 +53,9 @@ class LocalJudge:
         self.revision = revision
         config = module.config.get_text_config()
         self.max_positions: int | None = getattr(config, "max_position_embeddings", None)
-        self.label_ids = _label_ids(encoder, self.labels)
-        # A row per beginning that labels share: with labels of one token each, one row per question.
-        self.beginnings = sorted({ids[:-1] for ids in self.label_ids})
+        # Questions mostly end alike.
+        self._label_ids = lru_cache(1024)(partial(_label_ids, encoder, self.labels))
+        self._label_ids("")
         self._special = _special_tokens(encoder)
         self.identity: dict[str, Any] = {
             "kind": "local",
@@ -70,18 +85,17 @@ class LocalJudge:
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         """Label probabilities for each question; one that is too long for the model is skipped and says so."""
-        prompts: list[list[int]] = []
-        asked: list[Question] = []
-        longest = max(len(b) for b in self.beginnings)
+        prompts: list[_Prompt] = []
         for question in questions:
             ids = self._encoded(question.text)
+            label_ids = self._labels_after(question.text)
+            longest = max(len(label) for label in label_ids) - 1
             if self.max_positions is not None and len(ids) + longest > self.max_positions:
                 words = f"the question has {len(ids)} tokens and the judge {self.max_positions} positions"
                 keep(question, failed("skipped", words))
             else:
-                prompts.append(ids)
-                asked.append(question)
-        self._ask(asked, prompts, keep)
+                prompts.append(_Prompt(question, ids, label_ids))
+        self._ask(prompts, keep)
 
     def new_costs(self) -> Spent:
         """Nothing."""
@@ -92,34 +106,41 @@ class LocalJudge:
         return 0.0
 
     def _encoded(self, text: str) -> list[int]:
-        # Words that the tokenizer would read as a special token could end the judge's question within a candidate.
-        plain = self._special.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text) if self._special else text
+        plain = self._plain(text)
         return self.encoder.prompt((Message(role="user", content=plain),) if self.chat else plain)
 
-    def _ask(self, questions: Sequence[Question], prompts: Sequence[Sequence[int]], keep: Keep) -> None:
-        rows = [(n, b) for n in range(len(prompts)) for b in range(len(self.beginnings))]
-        lengths = [len(prompts[n]) + len(self.beginnings[b]) for n, b in rows]
+    def _plain(self, text: str) -> str:
+        # Words that the tokenizer would read as a special token could end the judge's question within a candidate.
+        return self._special.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text) if self._special else text
+
+    def _labels_after(self, text: str) -> list[Ids]:
+        """The labels' tokens after this question. In a chat template the answer is encoded apart from it."""
+        return self._label_ids("" if self.chat else self._plain(text)[-TAIL:])
+
+    def _ask(self, prompts: Sequence[_Prompt], keep: Keep) -> None:
+        rows = [(n, begin) for n, prompt in enumerate(prompts) for begin in prompt.beginnings]
+        lengths = [len(prompts[n].ids) + len(begin) for n, begin in rows]
         known: dict[int, dict[int, float]] = {}
         for indices in micro_batches(lengths, self.batch_tokens):
-            batch = [(prompts[rows[i][0]], self.beginnings[rows[i][1]]) for i in indices]
+            batch = [(prompts[rows[i][0]], rows[i][1]) for i in indices]
             for i, found in zip(indices, self._log_probs(batch), strict=True):
                 n = rows[i][0]
                 known.setdefault(n, {}).update(found)
                 if len(known[n]) == len(self.labels):
-                    keep(questions[n], _answer(known.pop(n), self.label_ids))
+                    keep(prompts[n].question, _answer(known.pop(n), prompts[n].label_ids))
 
     @torch.no_grad()
-    def _log_probs(self, rows: Sequence[tuple[Sequence[int], Ids]]) -> list[dict[int, float]]:
+    def _log_probs(self, rows: Sequence[tuple[_Prompt, Ids]]) -> list[dict[int, float]]:
         """For each (question, beginning): log P of every label that begins so, by the label's number."""
-        whole = [Row([*prompt, *begin], [False] * (len(prompt) + len(begin))) for prompt, begin in rows]
+        whole = [Row([*prompt.ids, *begin], [False] * (len(prompt.ids) + len(begin))) for prompt, begin in rows]
         batch = TokenBatch.from_rows(whole, self.encoder.pad_id, self.module.device)
         width = max(len(begin) for _, begin in rows) + 1
         ends_B = batch.mask_BT.long().sum(-1) - 1
         wanted_BK = (ends_B[:, None] - width + 1 + torch.arange(width, device=ends_B.device)).clamp(min=0)
         logp_BKV = torch.log_softmax(_logits_at(self.module, batch, wanted_BK).float(), -1)
         found: list[dict[int, float]] = []
-        for b, (_, begin) in enumerate(rows):
-            mine = {n: ids for n, ids in enumerate(self.label_ids) if ids[:-1] == begin}
+        for b, (prompt, begin) in enumerate(rows):
+            mine = {n: ids for n, ids in enumerate(prompt.label_ids) if ids[:-1] == begin}
             first = width - len(begin) - 1
             logp = {n: logp_BKV[b, list(range(first, width)), list(ids)].double().sum() for n, ids in mine.items()}
             found.append({n: float(value) for n, value in logp.items()})
@@ -181,8 +202,18 @@ def _answer(logp: dict[int, float], label_ids: Sequence[Ids]) -> Answer:
     return Answer("ok", tuple(m / total for m in mass), total)
 
 
-def _label_ids(encoder: TextEncoder, labels: Sequence[str]) -> list[Ids]:
-    found = [tuple(encoder.text(label)) for label in labels]
+def _label_ids(encoder: TextEncoder, labels: Sequence[str], before: str) -> list[Ids]:
+    """The tokens of each label after the text `before`.
+
+    Alone, a label may have others: Llama 2's tokenizer puts a space before every text.
+    """
+    start = encoder.text(before) if before else []
+    found = []
+    for label in labels:
+        whole = encoder.text(before + label)
+        # Where the label's beginning grows into the question's last token, the model would go on after that token.
+        apart = whole[: len(start)] != start
+        found.append(tuple(encoder.text(label) if apart else whole[len(start) :]))
     for n, (label, ids) in enumerate(zip(labels, found, strict=True)):
         if not ids or ids in found[:n]:
             raise UserError(

@@ -60,7 +60,7 @@ class RatingSource:
         """
         self._warn_of_tokenizer(rollout)
         questions = [
-            self._question(prompt.prompt, self.asker.principle(prompt.id, text), text)
+            self._question(prompt.prompt, self.asker.principle(prompt.id), text)
             for prompt, text in zip(rollout.prompts, rollout.texts, strict=True)
         ]
         # A local judge is asked as fast as an answer is looked up.
@@ -100,7 +100,8 @@ class RatingSource:
         return self.asker.question(prompt, principle, answer=text, low=self.low, high=self.high)
 
     def _rated(self, task: Task, candidate: Candidate) -> _Rated:
-        principle = self.asker.principle(task.id, candidate.id)
+        # By the task: ratings of its candidates are compared.
+        principle = self.asker.principle(task.id)
         return _Rated(task, candidate, principle, self._question(task.prompt, principle, candidate.completion))
 
     def _judgement(self, rated: _Rated, answer: Answer, tally: Tally) -> Judgement:

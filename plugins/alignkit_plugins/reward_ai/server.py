@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 TOP_LOGPROBS = 20
 # After these the client has tried again, and another question may do better.
 PASSING = frozenset({408, 409, 429})
+NO_QUOTA = "insufficient_quota"
+# What servers call a question that is longer than the model's context: OpenAI and vLLM, llama.cpp, vLLM, SGLang.
+TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+TOO_LONG = (
+    "maximum context length",
+    "exceeds the available context size",
+    "longer than the maximum model length",
+    "longer than the model's context length",
+)
 
 
 class ServerJudge:
@@ -43,7 +52,9 @@ class ServerJudge:
             "answer_tokens": config.answer_tokens,
             "request": config.request,
         }
-        self.purse = Purse(config.budget, config.prices, spent)
+        self.purse = Purse(config.budget, config.prices, spent, _longest_answer(config))
+        # Kept from one `ask` to the next: in the loop there is one in each iteration.
+        self.pace = Pace(config.requests_per_minute)
         self._reported = spent
         self._key = api_key(config)
         self._probed = False
@@ -58,32 +69,29 @@ class ServerJudge:
             asyncio.run(self._ask(questions, keep))
 
     async def _ask(self, questions: Sequence[Question], keep: Keep) -> None:
-        async with self._client() as client:
-            session = _Session(self, client, keep)
+        session = _Session(self, keep)
+        async with self._client(session) as session.client:
             if not self._probed:
                 await session.probe()
                 self._probed = True
             await session.work(iter(questions))
-        if session.stopped is not None:
-            raise session.stopped
+        session.raise_if_stopped()
 
-    def _client(self) -> "AsyncOpenAI":
+    def _client(self, session: "_Session") -> "AsyncOpenAI":
         import openai
 
-        pace = Pace(self.config.requests_per_minute)
-
-        async def before_request(_: Any) -> None:
-            await pace.wait()
-            self.purse.request()
-
-        return openai.AsyncOpenAI(
+        hooks: dict[str, list[Any]] = {"request": [session.before_request], "response": [session.after_response]}
+        client = openai.AsyncOpenAI(
             base_url=self.config.base_url,
             # Given always: the client would send what OPENAI_API_KEY holds to whichever server this is.
             api_key=self._key or "none",
             max_retries=self.config.retries,
             timeout=self.config.timeout,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [before_request]}),
+            http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
         )
+        # From OPENAI_ORG_ID and OPENAI_PROJECT_ID, and no business of other servers.
+        client.organization = client.project = None
+        return client
 
     def request(self, text: str) -> dict[str, Any]:
         """The fields of a request. Log-probabilities are asked for at temperature 1, where they are the model's own."""
@@ -126,11 +134,37 @@ class ServerJudge:
 class _Session:
     """One call of `ask`: workers that share the questions and stop together."""
 
-    def __init__(self, judge: ServerJudge, client: "AsyncOpenAI", keep: Keep) -> None:
+    client: "AsyncOpenAI"
+
+    def __init__(self, judge: ServerJudge, keep: Keep) -> None:
         self.judge = judge
-        self.client = client
         self.keep = keep
-        self.stopped: AlignkitError | None = None
+        self.stopped: AlignkitError | BudgetUsedUp | None = None
+        self._one_less = asyncio.Event()
+
+    async def before_request(self, _: Any) -> None:
+        """Hook of the HTTP client, before each request."""
+        await self.judge.pace.wait()
+        try:
+            self.judge.purse.request()
+        except BudgetUsedUp as used:
+            # Also noted here, whatever the client makes of what a hook raises.
+            self.stopped = self.stopped or used
+            raise
+
+    async def after_response(self, response: Any) -> None:
+        """Hook of the HTTP client: an account without money is no rate limit, though it has the same status."""
+        if response.status_code == 429:
+            await response.aread()
+            if NO_QUOTA.encode() in response.content:
+                response.headers["x-should-retry"] = "false"
+
+    def raise_if_stopped(self) -> None:
+        """Raise what stopped it; figures of the budget are those after the last answer."""
+        if isinstance(self.stopped, BudgetUsedUp):
+            raise self._used_up(self.stopped.limit)
+        if self.stopped is not None:
+            raise self.stopped
 
     async def probe(self) -> None:
         """One small question, so that a wrong address, name or key and missing log-probabilities are found at once."""
@@ -138,8 +172,7 @@ class _Session:
         completion, answer = await self._complete(f"Reply with {judge.labels[0].strip()}.", probing=True)
         if answer is not None and self.stopped is None:
             raise Fault(f"the judge's server does not answer: {answer.text}", where=where)
-        if self.stopped is not None:
-            raise self.stopped
+        self.raise_if_stopped()
         choice = _first_choice(completion)
         if choice is None:
             words = judge.redacted(bounded(repr(completion), 300))
@@ -177,49 +210,64 @@ class _Session:
         """(completion, None), or (None, what failed), or (None, None) once `stopped` says why."""
         import openai
 
-        purse, judge = self.judge.purse, self.judge
+        judge = self.judge
         completion: Any = None
-        try:
-            purse.begin(text)
-        except BudgetUsedUp as used:
-            self.stopped = self._budget(used.limit)
+        if not await self._admitted(text):
             return None, None
         try:
             completion = await self.client.chat.completions.create(**judge.request(text))
-        except BudgetUsedUp as used:
-            self.stopped = self._budget(used.limit)
+        except BudgetUsedUp:
+            return None, None
         except openai.APIStatusError as error:
             return None, self._refused(error)
         except (
             openai.APIError,
             json.JSONDecodeError,
         ) as error:  # timeouts, lost connections, an answer that is no JSON
+            if isinstance(self.stopped, BudgetUsedUp) and isinstance(error, openai.APIConnectionError):
+                return None, None
             words = judge.redacted(f"{type(error).__name__}: {error}")
             if probing and isinstance(error, openai.APIConnectionError):
                 hint = "is it running, and is base_url right?"
                 self.stopped = UserError(f"cannot reach the judge's server: {words}", where=judge.revision, hint=hint)
             return None, failed("api_error", words)
         finally:
-            purse.end(*(_usage(completion) or (0, 0)))
+            judge.purse.end(_usage(completion))
+            self._one_less.set()
         return completion, None
+
+    async def _admitted(self, text: str) -> bool:
+        """Wait until the question fits into the budget; False once the run is stopped."""
+        try:
+            while self.stopped is None:
+                if self.judge.purse.begin(text):
+                    return True
+                self._one_less.clear()
+                await self._one_less.wait()
+        except BudgetUsedUp as used:
+            self.stopped = used
+        return False
 
     def _refused(self, error: "APIStatusError") -> Answer | None:
         """What passes is an answer that failed; what would be refused again and again stops the run."""
+        where = self.judge.revision
         words = bounded(self.judge.redacted(f"HTTP {error.status_code}: {error.message}"), 500)
-        code = str(error.code or "")
+        codes = {str(error.code), str(error.type)}
+        if NO_QUOTA in codes:
+            hint = "nothing is lost: put money on the account, or raise its limit, and run the same command again"
+            self.stopped = Paused(f"the account of the judge's key has no quota left: {words}", where=where, hint=hint)
+            return None
+        if codes & TOO_LONG_CODES or any(phrase in error.message.casefold() for phrase in TOO_LONG):
+            return failed("skipped", words)
         if error.status_code >= 500 or error.status_code in PASSING:
             return failed("api_error", words)
-        if code == "context_length_exceeded" or "maximum context length" in words:
-            return failed("skipped", words)
-        if code in ("content_filter", "content_policy_violation"):
+        if codes & {"content_filter", "content_policy_violation"}:
             return failed("refusal", words)
         hint = "this would happen with every question; see docs/judge.md"
-        self.stopped = UserError(
-            f"the judge's server refuses the request: {words}", where=self.judge.revision, hint=hint
-        )
+        self.stopped = UserError(f"the judge's server refuses the request: {words}", where=where, hint=hint)
         return None
 
-    def _budget(self, limit: str) -> Paused:
+    def _used_up(self, limit: str) -> Paused:
         purse = self.judge.purse
         total, cost = purse.total, purse.cost(purse.total)
         paid = f", cost {cost:.4g}" if purse.prices else ""
@@ -227,7 +275,8 @@ class _Session:
             f"budget.{limit} of the judge is used up: {total.requests} requests, "
             f"{total.tokens_in + total.tokens_out} tokens{paid}",
             where=self.judge.revision,
-            hint=f"raise budget.{limit}; what was answered is kept and is not paid for again",
+            hint=f"raise budget.{limit}, of which the next question could need more than is left; what was answered "
+            "is kept and is not paid for again",
         )
 
 
@@ -248,6 +297,14 @@ def api_key(config: AIConfig) -> str | None:
             hint=f"export {config.api_key_env}=… before the run",
         )
     return key
+
+
+def _longest_answer(config: AIConfig) -> int:
+    """Tokens that an answer may have at most."""
+    given = config.request.get("max_completion_tokens", config.request.get("max_tokens"))
+    if isinstance(given, int):
+        return given
+    return 1 if config.answer == "logprobs" else config.answer_tokens
 
 
 def _first_choice(completion: Any) -> Any:

@@ -21,6 +21,18 @@ VARIABLES: dict[Form, set[str]] = {
 NEEDED: dict[Form, set[str]] = {"pairwise": {"a", "b"}, "rating": {"answer"}}
 
 # The text is for a model, not for a browser: nothing is escaped.
+# What a template can do wrong: as Jinja tells it, and as the Python behind its expressions and filters does.
+_WRONG = (
+    TemplateError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
+
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -35,9 +47,12 @@ class QuestionTemplate:
     def render(self, **values: Any) -> str:
         """The question. Raises UserError for what the template does wrong."""
         try:
-            return self.compiled.render(**values).strip()
-        except (TemplateError, TypeError, ArithmeticError) as error:
-            raise UserError(f"the template fails: {error}", where=self.where, hint="mend the template") from None
+            text = self.compiled.render(**values).strip()
+            text.encode()
+        except _WRONG as error:
+            words = str(error) or type(error).__name__
+            raise UserError(f"the template fails: {words}", where=self.where, hint="mend the template") from None
+        return text
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Constitution:
         return digest(list(self.principles))[:12]
 
     def draw(self, *what: str) -> str:
-        """The principle for this task and these candidates, in whichever order they come: the same in every run."""
+        """The principle for what these ids name, in whichever order they come: the same in every run."""
         return self.principles[derived_seed(0, "principle", *sorted(what)) % len(self.principles)]
 
 
@@ -67,9 +82,10 @@ def load_template(config: AIConfig) -> QuestionTemplate:
     try:
         parsed = _ENVIRONMENT.parse(text)
         compiled = _ENVIRONMENT.from_string(text)
-    except TemplateError as error:
+    except _WRONG as error:
         line = getattr(error, "lineno", None)
-        raise UserError(f"not a template: {error}", where=f"{name}:{line}" if line else name) from None
+        words = str(error) or type(error).__name__
+        raise UserError(f"not a template: {words}", where=f"{name}:{line}" if line else name) from None
     _check_names(meta.find_undeclared_variables(parsed), config.form, with_principle, name)
     template = QuestionTemplate(name, digest(text)[:12], compiled)
     _try(template, config.form, with_principle)

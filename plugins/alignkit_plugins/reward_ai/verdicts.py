@@ -8,18 +8,26 @@ from typing import Any
 from alignkit_plugins.reward_ai.answers import Answer, bounded, failed
 
 _VERDICT = re.compile(r"\[\[\s*([^\[\]]{1,40}?)\s*\]\]")
-TIES = ("tie", "c")
+# A verdict is the last word: behind it only blanks, punctuation and what Markdown marks words with.
+_NOTHING = re.compile(r"[\W_]*")
 
 
 def read_text(message: Any, finish_reason: str | None, labels: Sequence[str], ties: bool) -> Answer:
-    """The verdict `[[LABEL]]` (or `[[tie]]`) in what was written; it may be said again, but not contradicted."""
+    """The verdict `[[LABEL]]` (or `[[tie]]`) at the end; it may be said before as well, but not contradicted.
+
+    A text that was cut off is none. With the labels A and B, `[[C]]` is a tie, as in prompts that are widely used.
+    """
     refused = _refusal(message, finish_reason)
     if refused is not None:
         return refused
     text = message.content if isinstance(getattr(message, "content", None), str) else ""
     plain = [label.strip().casefold() for label in labels]
-    said = {found.casefold() for found in _VERDICT.findall(text)}
-    tie_words = set(TIES) - set(plain) if ties else set()
+    found = list(_VERDICT.finditer(text))
+    if finish_reason == "length" or not found or not _NOTHING.fullmatch(text, found[-1].end()):
+        return failed("parse_error", text)
+    said = {match[1].casefold() for match in found}
+    known_ties = {"tie", "c"} if set(plain) == {"a", "b"} else {"tie"}
+    tie_words = known_ties - set(plain) if ties else set()
     verdicts = {"tie" if word in tie_words else word for word in said}
     if len(verdicts) != 1:
         return failed("parse_error", text)

@@ -8,6 +8,7 @@ from alignkit_plugins.reward_mixed.config import MixedConfig
 
 if TYPE_CHECKING:
     from alignkit.context import BuildContext
+    from alignkit.manager import PluginManager
     from alignkit_plugins.reward_mixed.source import MixedSource
 
 
@@ -18,8 +19,15 @@ def build(config: MixedConfig, context: "BuildContext") -> "MixedSource":
     return build_mixed(config, context)
 
 
+def check(config: MixedConfig, manager: "PluginManager") -> None:
+    """The first must compare pairs."""
+    from alignkit_plugins.reward_mixed.source import check_first
+
+    check_first(config, manager)
+
+
 @hookimpl
 def alignkit_reward_sources() -> Iterable[Component]:
     """AI first, people where it is unsure."""
     summary = "one source judges, another (people) where the first failed or is unsure"
-    return [Component("mixed", build, MixedConfig, summary)]
+    return [Component("mixed", build, MixedConfig, summary, check=check)]

@@ -7,7 +7,9 @@ from typing import Any, Literal, cast
 from alignkit.context import BuildContext
 from alignkit.errors import UserError
 from alignkit.feedback import superseded_ids
+from alignkit.manager import PluginManager
 from alignkit.protocols import Annotates, ReportsAnnotation
+from alignkit.recipe.check import resolve
 from alignkit.records import Evidence, Judgement, Pairwise, Task
 from alignkit_plugins.reward_mixed.config import MixedConfig
 
@@ -37,7 +39,7 @@ class MixedSource:
         for judgement in judged:
             if judgement.id not in replaced:
                 given[judgement.task_id].append(judgement)
-        routes = {task.id: self._route(given[task.id]) for task in tasks}
+        routes = {task.id: self._route(task, given[task.id]) for task in tasks}
         asked = [task for task in tasks if routes[task.id] != "sure"]
         found = list(routes.values())
         self._figures = {
@@ -53,19 +55,24 @@ class MixedSource:
         """How many tasks went where in the last `annotate`, and the figures of both sources."""
         return self._figures
 
-    def _route(self, judgements: Sequence[Judgement]) -> Route:
+    def _route(self, task: Task, judgements: Sequence[Judgement]) -> Route:
         if not judgements or any(j.status != "ok" for j in judgements):
             return "failed"
-        pairs = [j.payload for j in judgements if isinstance(j.payload, Pairwise)]
-        if len(pairs) < len(judgements):
-            raise UserError(
-                "how sure a judge is can be told from pairwise judgements only",
-                where="mixed.first",
-                hint="use ai with form: pairwise",
-            )
+        pairs = []
+        texts = {candidate.id: candidate.completion for candidate in task.candidates}
+        disagreeing = 0
+        for judgement in judgements:
+            pair = judgement.payload
+            if not isinstance(pair, Pairwise):
+                raise _no_pairs()
+            # Whoever judges, the same text twice is a tie: there is nothing to be sure about.
+            if texts.get(pair.a, pair.a) != texts.get(pair.b, pair.b):
+                pairs.append(pair)
+                disagreeing += _orders_disagree(judgement.evidence)
+        if not pairs:
+            return "sure"
         if sum(abs(2 * pair.p_a - 1) for pair in pairs) / len(pairs) < self.unsure:
             return "unsure"
-        disagreeing = sum(_orders_disagree(j.evidence) for j in judgements)
         return "orders_disagree" if disagreeing >= self.disagreement * len(pairs) - 1e-9 else "sure"
 
 
@@ -79,8 +86,24 @@ def _figures_of(source: Annotates) -> dict[str, Any]:
     return dict(source.annotation_figures()) if isinstance(source, ReportsAnnotation) else {}
 
 
+def _no_pairs() -> UserError:
+    return UserError(
+        "how sure a judge is can be told from pairwise judgements only",
+        where="mixed.first",
+        hint="use ai with form: pairwise",
+    )
+
+
+def check_first(config: MixedConfig, manager: PluginManager) -> None:
+    """Raises UserError if the first source has an option `form` that is not pairwise: all would be asked in vain."""
+    first = resolve(manager, "reward_source", config.first).config
+    if getattr(first, "form", "pairwise") != "pairwise":
+        raise _no_pairs()
+
+
 def build_mixed(config: MixedConfig, context: BuildContext) -> MixedSource:
-    """Build both sources. Raises UserError for one that gives no judgements."""
+    """Build both sources. Raises UserError for one that gives no judgements, and a first that compares no pairs."""
+    check_first(config, context.manager)
     built = []
     for name, spec in (("first", config.first), ("then", config.then)):
         source = context.build("reward_source", spec)

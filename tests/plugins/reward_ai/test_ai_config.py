@@ -55,6 +55,13 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], problem: s
         ("{{ a }} {{ b }}", {"constitution": "default"}, "never shows the principle"),
         ("{{ a }} {{ b }} {{ a.__class__.__mro__ }}", {}, "template fails"),
         ("{{ a }} {{ b }} {{ 1 / 0 }}", {}, "template fails"),
+        ("{{ a }} {{ b }} {{ 'x'.index('y') }}", {}, "template fails"),
+        ("{{ a }} {{ b }} {{ '{z}'.format(1) }}", {}, "template fails"),
+        ("{{ a }} {{ b }} {{ '{0.z}'.format(1) }}", {}, "template fails"),
+        ("{{ a }} {{ b }} {{ 'x' * 10 ** 18 }}", {}, "template fails: MemoryError"),
+        ("{{ a }} {{ b }} {{ '\\ud800' }}", {}, "template fails: 'utf-8' codec"),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ a }} {{ b }} {{ m() }}", {}, "template fails: .*recursion"),
+        ("{{ a }} {{ b }} {{ " + "(" * 5000 + "a" + ")" * 5000 + " }}", {}, "not a template: .*recursion"),
         ("{{ answer }}", {"form": "rating"}, None),
     ],
 )

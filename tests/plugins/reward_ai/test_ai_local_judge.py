@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, models, normalizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from alignkit import Fault, UserError
 from alignkit.records import Pairwise, Rating
 from helpers.context import make_rollout
 from helpers.judging import build_ai, make_task
-from helpers.models import make_policy, make_tokenizer
+from helpers.models import BOS, EOS, make_policy, make_tokenizer
 
 TEMPLATE = "{{ prompt }}|{{ a }}|{{ b }}:"
 TASKS = [
@@ -276,6 +277,60 @@ def test_principles_are_drawn_per_pair_recorded_and_shown(folder: Path, tmp_path
     turned = [t.model_copy(update={"candidates": t.candidates[::-1]}) for t in tasks]
     by_pair = {frozenset(j.presented_order): j.evidence.principle for j in found}
     assert {frozenset(j.presented_order): j.evidence.principle for j in source.annotate(turned)} == by_pair
+
+
+def test_answers_to_one_prompt_are_rated_by_the_same_principle(folder: Path, tmp_path: Path) -> None:
+    template = tmp_path / "rate.jinja"
+    template.write_text("{{ principle }}|{{ answer }}:")
+    (tmp_path / "rules.txt").write_text("be short\nbe kind\nbe true\n")
+    options = {"model": str(folder), "template": str(template), "constitution": str(tmp_path / "rules.txt")}
+    source = build_ai(tmp_path, judge="local", form="rating", scale=[1, 9], **options)
+    by_task: dict[str, set[str]] = {}
+    for judgement in source.annotate([make_task(f"p{n}", "one", "two", "three") for n in range(10)]):
+        by_task.setdefault(judgement.task_id, set()).add(judgement.evidence.principle)
+    assert all(len(principles) == 1 for principles in by_task.values())
+    assert set.union(*by_task.values()) == {"be short", "be kind", "be true"}
+    policy = make_policy("llama", make_tokenizer())
+    prompts = [f"p{n}" for n in range(10)]
+    # The same answer to the same prompt: one number, and ten prompts have more than one principle.
+    texts = [policy.encoder.text(text) for text in ("one", "two")]
+    together = source.score(make_rollout(policy, [p for p in prompts for _ in texts], texts * 10)).tolist()
+    expected = set()
+    for rule in ("be short", "be kind", "be true"):
+        p = [plain_label_probabilities(folder, f"{rule}|{t}:", [f" {i}" for i in range(1, 10)]) for t in ("one", "two")]
+        expected.add(tuple(round((sum(i * q for i, q in enumerate(x, 1)) / sum(x) - 5) / 4, 4) for x in p))
+    found = {(round(a, 4), round(b, 4)) for a, b in zip(together[::2], together[1::2], strict=True)}
+    assert found <= expected
+    assert len(found) > 1
+
+
+def test_labels_are_the_tokens_that_follow_the_question(template: Path, tmp_path: Path) -> None:
+    """A tokenizer as Llama 2 has it: alone, a label gets a space more than after the question."""
+    words = ["p", "|", "one", "two", ":", "A", "B"]
+    pieces = ["<unk>", BOS, EOS, *words, "\u2581", *(f"\u2581{word}" for word in words)]
+    merges = [("\u2581", word) for word in "pAB"] + [("o", "ne"), ("t", "wo")]
+    vocabulary = {piece: n for n, piece in enumerate([*pieces, "o", "ne", "t", "wo", "n", "e", "w"])}
+    merges += [("n", "e"), ("w", "o")]
+    core = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=BOS, eos_token=EOS, unk_token="<unk>")
+    a, b, space = (vocabulary[piece] for piece in ("\u2581A", "\u2581B", "\u2581"))
+    assert tokenizer(" A", add_special_tokens=False).input_ids == [space, a]
+    question = tokenizer("p|one|two:").input_ids
+    assert tokenizer("p|one|two: A").input_ids == [*question, a]
+    policy = make_policy("llama", tokenizer, seed=4)
+    policy.save(tmp_path / "judge")
+    source = build_ai(tmp_path, judge="local", model=str(tmp_path / "judge"), template=str(template))
+    (judgement,) = source.annotate([make_task("p", "one", "two")])
+    shares = []
+    for text in ("p|one|two:", "p|two|one:"):
+        with torch.no_grad():
+            logits = policy.module(torch.tensor([tokenizer(text).input_ids])).logits[0, -1]
+        shares.append(torch.softmax(logits, -1)[[a, b]])
+    given, swapped = shares
+    assert judgement.evidence.p_given == pytest.approx(float(given[0] / given.sum()), abs=1e-5)
+    assert judgement.evidence.p_swapped == pytest.approx(float(swapped[1] / swapped.sum()), abs=1e-5)
+    assert judgement.evidence.label_mass == pytest.approx(float(min(given.sum(), swapped.sum())), rel=1e-4)
 
 
 def test_warnings_about_mass_kin_and_overlap(

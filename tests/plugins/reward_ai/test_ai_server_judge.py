@@ -4,13 +4,19 @@ import logging
 import math
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import openai
 import pytest
+from openai.resources.chat.completions import AsyncCompletions
 
 from alignkit import Fault, Paused, UserError
 from alignkit.records import Pairwise, Rating
+from alignkit_plugins.reward_ai.limits import BudgetUsedUp
+from alignkit_plugins.reward_ai.verdicts import read_text
 from helpers.judging import StubServer, build_ai, completion, make_task
 
 TASKS = [make_task(f"question {n}", f"good {n}", f"bad {n}") for n in range(6)]
@@ -86,6 +92,29 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
     assert server.bodies[-1]["seed"] == 3
     assert server.bodies[-1]["temperature"] == 0.7
     assert "[[A]]" in server.bodies[-1]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "labels", "expected"),
+    [
+        ("Thus **[[B]]**.\n", "stop", "AB", (0.0, 1.0)),
+        ("__[[A]]__ `", "stop", "AB", (1.0, 0.0)),
+        ("[[A]]", "length", "AB", None),
+        ("First I thought [[A]], but the second is better", "stop", "AB", None),
+        ("I answer [[A]] or", "stop", "AB", None),
+        ("[[C]]", "stop", "AB", (0.5, 0.5)),
+        ("[[c]]", "stop", ("b", "a"), (0.5, 0.5)),
+        ("[[C]]", "stop", ("first", "second"), None),
+        ("[[Tie]]", "stop", ("first", "second"), (0.5, 0.5)),
+        ("[[C]]", "stop", "CA", (1.0, 0.0)),
+    ],
+)
+def test_a_verdict_is_the_last_word(
+    text: str, finish: str, labels: Sequence[str], expected: tuple[float, float] | None
+) -> None:
+    answer = read_text(SimpleNamespace(content=text), finish, labels, ties=True)
+    assert (answer.status, answer.shares) == (("ok", expected) if expected else ("parse_error", ()))
+    assert answer.text == text
 
 
 def test_failures_are_statuses_and_never_a_preference(tmp_path: Path) -> None:
@@ -176,12 +205,27 @@ def test_other_refusals_stop_at_once_with_the_servers_words(tmp_path: Path) -> N
         assert len(server.prompts) == 1
 
 
-def test_a_question_that_is_too_long_for_the_server_is_skipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "This model's maximum context length is 10 tokens"}},
+        {"error": {"message": "too long", "code": "context_length_exceeded"}},
+        {"error": {"code": 400, "message": "request (9 tokens) exceeds", "type": "exceed_context_size_error"}},
+        {"error": {"code": 400, "message": "the request exceeds the available context size. try increasing it"}},
+        {
+            "object": "error",
+            "message": "x" * 600 + "The decoder prompt (length 9) is longer than the maximum model length of 8.",
+            "type": "BadRequestError",
+            "code": 400,
+        },
+    ],
+)
+def test_a_question_that_is_too_long_for_the_server_is_skipped(tmp_path: Path, body: dict[str, Any]) -> None:
     good = prefers_good()
 
     def reply(prompt: str, number: int) -> Any:
         if "question 3" in prompt:
-            return 400, {"error": {"message": "This model's maximum context length is 10 tokens"}}
+            return 400, body
         return good(prompt, number)
 
     with StubServer(reply) as server:
@@ -224,6 +268,15 @@ def test_requests_per_minute(tmp_path: Path) -> None:
     assert len(gaps) == 8
     assert server.times[-1] - server.times[0] >= 0.75  # 8 gaps of 0.1 s
     assert sum(gap < 0.05 for gap in gaps) <= 2
+
+
+def test_the_pace_is_kept_from_one_call_to_the_next(tmp_path: Path) -> None:
+    with StubServer(prefers_good()) as server:
+        source = ask(tmp_path, server, requests_per_minute=200)
+        for task in TASKS[:3]:
+            list(source.annotate([task]))
+    assert len(server.times) == 7
+    assert server.times[-1] - server.times[0] >= 1.7  # 6 gaps of 0.3 s
 
 
 def test_a_timeout_is_an_api_error(tmp_path: Path) -> None:
@@ -270,6 +323,60 @@ def test_repeated_requests_count_for_the_budget(tmp_path: Path) -> None:
         with pytest.raises(Paused, match=r"budget\.requests"):
             list(ask(tmp_path, server, **options).annotate(TASKS))
         assert len(server.bodies) == 9
+
+
+@pytest.mark.parametrize(("limit", "price"), [({"tokens": 3000}, 1.0), ({"cost": 0.003}, 1.0), ({"cost": 3.0}, 1000.0)])
+def test_answers_under_way_stay_within_the_budget(tmp_path: Path, limit: dict[str, float], price: float) -> None:
+    reply = after_probe(lambda prompt, number: completion("[[A]]", usage=(100, 300)), completion(usage=(10, 1)))
+    options = {"answer": "text", "answer_tokens": 300, "budget": limit, "prices": {"input": price, "output": price}}
+    with StubServer(reply, delay=0.05) as server:
+        with pytest.raises(Paused) as caught:
+            list(ask(tmp_path, server, concurrency=8, **options).annotate(TASKS))
+        paid = 11 + 400 * len(server.prompts)
+    # Another question fits beside 2600 tokens and not beside 3000: what is left is used, one after the other.
+    assert 2600 < paid <= 3000
+    assert f"{len(server.bodies)} requests, {paid} tokens" in str(caught.value)
+
+
+def test_a_pause_tells_what_was_spent_in_the_end(tmp_path: Path) -> None:
+    options = {"budget": {"requests": 5}, "concurrency": 6}
+    with StubServer(prefers_good(), delay=0.1) as server, pytest.raises(Paused, match="5 requests, 550 tokens"):
+        list(ask(tmp_path, server, **options).annotate(TASKS))
+
+
+def test_a_client_that_takes_the_budgets_end_for_a_lost_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = AsyncCompletions.create
+
+    async def older(self: Any, **fields: Any) -> Any:
+        try:
+            return await create(self, **fields)
+        except BudgetUsedUp as error:
+            raise openai.APIConnectionError(request=cast("Any", None)) from error
+
+    monkeypatch.setattr(AsyncCompletions, "create", older)
+    with StubServer(prefers_good()) as server:
+        with pytest.raises(Paused, match=r"budget\.requests of the judge is used up: 5 requests, 550 tokens"):
+            list(ask(tmp_path, server, budget={"requests": 5}, max_failures=0.0).annotate(TASKS))
+        assert len(server.bodies) == 5
+
+
+def test_an_account_without_money_stops_at_once(tmp_path: Path) -> None:
+    def reply(prompt: str, number: int) -> Any:
+        if number < 4:
+            return prefers_good()(prompt, number)
+        kind = "insufficient_quota"
+        return 429, {"error": {"message": "You exceeded your current quota", "type": kind, "code": kind}}
+
+    with StubServer(reply) as server:
+        with pytest.raises(Paused, match=r"no quota left: HTTP 429.*You exceeded your current quota"):
+            list(ask(tmp_path, server, retries=5, concurrency=1).annotate(TASKS))
+        assert len(server.bodies) == 4
+        prompts = len(server.prompts)
+        server.reply = prefers_good()
+        list(ask(tmp_path, server).annotate(TASKS))
+        assert len(server.prompts) == prompts + 10  # two are in the cache
 
 
 def test_a_server_that_tells_no_usage_cannot_have_a_token_budget(tmp_path: Path) -> None:
@@ -335,10 +442,12 @@ def test_the_key_is_sent_and_kept_nowhere(
     files = [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
     assert files
     assert not [text for text in (*said, *files) if KEY in text]
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, KEY)
     with StubServer(good) as other:
         list(ask(tmp_path, other).annotate(TASKS))
     assert not any(KEY in header for headers in other.headers for header in headers.values())
+    assert not any(name.startswith("openai-") for headers in other.headers for name in headers)
     monkeypatch.setenv("JUDGE_KEY", "")
     with pytest.raises(UserError, match="JUDGE_KEY is empty"):
         ask(tmp_path, other, api_key_env="JUDGE_KEY")

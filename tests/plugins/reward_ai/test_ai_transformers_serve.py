@@ -65,6 +65,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     learn_to_say(policy, "Reply with A.", "I am not sure")
     for first, second in (DULL, DULL[::-1]):
         learn_to_say(policy, question(folder, first, second), "[[A]]" if first == DULL[0] else "so [[B]]")
+    # The server stops where the turn ends: a text that is cut off has no verdict.
+    policy.module.generation_config.eos_token_id = policy.encoder.turn_end_id
     policy.save(folder / "judge")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from alignkit import Paused, UserError
 from alignkit.recipe import ComponentSpec
+from alignkit.recipe.check import resolve
 from alignkit.records import Annotator, Evidence, Judgement, Pairwise, Rating, Task
 from alignkit_plugins.reward_mixed.source import MixedSource
 from helpers.judging import StubServer, completion, make_task, step_context
@@ -103,6 +105,45 @@ def test_ratings_do_not_tell_how_sure_a_judge_is() -> None:
 
     with pytest.raises(UserError, match="pairwise judgements only"):
         list(MixedSource(Rates(), People(), 0.2, 0.5).annotate([task]))
+
+
+def test_a_first_that_rates_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    rater = {"name": "ai", "judge": "openai", "model": "m", "base_url": "http://localhost:1/v1"}
+    spec = ComponentSpec(name="mixed", first={**rater, "form": "rating", "scale": [1, 9]}, then="human")
+    context = step_context(tmp_path)
+    with pytest.raises(UserError, match="pairwise judgements only"):
+        context.build("reward_source", spec)
+    with pytest.raises(UserError, match="pairwise judgements only"):
+        resolve(context.manager, "reward_source", spec, allowed=frozenset())
+    with pytest.raises(UserError, match="pairwise judgements only"):  # people rank unless they are told otherwise
+        context.build("reward_source", ComponentSpec(name="mixed", first="human", then="human"))
+    resolve(context.manager, "reward_source", ComponentSpec(name="mixed", first=rater, then="human"), None, ())
+
+
+def test_equal_texts_do_not_make_a_task_unsure(tmp_path: Path) -> None:
+    """The first of three pairs is of equal texts: the mean of the others decides."""
+    tasks = [make_task(prompt, "same", "same", "other") for prompt in ("sure", "unsure", "orders")]
+    twins = make_task("twins", "same", "same")
+    others = {"sure": (0.7, 0.7), "unsure": (0.64, 0.64), "orders": (0.99, 0.45)}
+
+    class First:
+        def annotate(self, asked: Sequence[Task]) -> Iterator[Judgement]:
+            for task in asked:
+                for n, (a, b) in enumerate(combinations(task.candidates, 2)):
+                    said = others[str(task.prompt)] if n else (0.5, 0.5)
+                    evidence = Evidence(p_given=said[0], p_swapped=said[1]) if n == 1 else Evidence()
+                    payload = Pairwise(a=a.id, b=b.id, p_a=sum(said) / 2)
+                    yield Judgement(
+                        id=f"{task.prompt}{n}", task_id=task.id, annotator=AI, payload=payload, evidence=evidence
+                    )
+
+    people = People()
+    # |2p - 1| is 0.4, 0.28 and 0.44; with the equal texts in the mean it would be 0.27, 0.19 and 0.29.
+    mixed = MixedSource(First(), people, unsure=0.3, disagreement=0.5)
+    found = list(mixed.annotate([*tasks, twins]))
+    assert people.asked == [["unsure", "orders"]]
+    assert mixed.annotation_figures()["asked_again"] == {"failed": 0, "unsure": 1, "orders_disagree": 1}
+    assert [j.payload.p_a for j in found if j.task_id == twins.id and isinstance(j.payload, Pairwise)] == [0.5]
 
 
 def test_a_source_without_judgements_is_refused(tmp_path: Path) -> None:
