@@ -29,5 +29,5 @@ def check(config: MixedConfig, manager: "PluginManager") -> None:
 @hookimpl
 def alignkit_reward_sources() -> Iterable[Component]:
     """AI first, people where it is unsure."""
-    summary = "one source judges, another (people) where the first failed or is unsure"
+    summary = "one source judges, another (people) where the first is unsure or gave no answer"
     return [Component("mixed", build, MixedConfig, summary, check=check)]
