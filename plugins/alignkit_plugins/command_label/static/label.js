@@ -33,8 +33,8 @@ function untouchedRevision() {
   const details = document.getElementById("revision-details"), field = document.getElementById("revision");
   if (!details) return;
   field.disabled = !details.open;
-  // `toggle` would come too late for who goes on with Tab at once
-  details.querySelector("summary").addEventListener("click", () => { field.disabled = false; });
+  // `toggle` would come too late for who goes on with Tab at once; at the click `open` is still what it was
+  details.querySelector("summary").addEventListener("click", () => { field.disabled = details.open; });
 }
 
 function problem(text) {
