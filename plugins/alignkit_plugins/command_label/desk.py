@@ -39,6 +39,9 @@ class Desk:
             loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
+        # after a restart everybody comes at once, and would wait for each template to be compiled
+        for name in self._templates.list_templates():
+            self._templates.get_template(name)
         self._remembered: dict[Hashable, tuple[float, Any]] = {}
         self._lock = threading.Lock()
 
