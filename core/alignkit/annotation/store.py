@@ -87,16 +87,22 @@ class AnnotationStore:
                 connection.execute(insert(tasks), new)
         return len(new)
 
-    def ask(self, collection: str, places: Mapping[str, int]) -> None:
-        """How many answers each task of a collection takes from now on; those not named take none. Answers stay."""
+    def ask(self, collection: str, places: Mapping[str, int]) -> set[str]:
+        """How many answers each task of a collection takes from now on; those not named take none. Answers stay.
+
+        Returns the ids of the tasks that took answers until now and do not any more.
+        """
+        closed: set[str] = set()
         query = select(tasks.c.id, tasks.c.overlap).where(tasks.c.collection == collection)
         with self._write() as connection:
             for row in connection.execute(query).all():
                 overlap = places.get(row.id, 0)
                 if overlap != row.overlap:
                     connection.execute(update(tasks).where(tasks.c.id == row.id).values(overlap=overlap))
-                if not overlap:
+                if row.overlap and not overlap:
+                    closed.add(row.id)
                     connection.execute(delete(leases).where(leases.c.task_id == row.id))
+        return closed
 
     def instruct(self, collection: str, told: Instructions) -> None:
         """What annotators are told about a collection from now on."""

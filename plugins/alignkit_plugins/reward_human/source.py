@@ -75,9 +75,11 @@ class HumanSource:
                     return iter(questions.back(standing.current))
             with closing(AnnotationStore(self.place.store)) as store:
                 people = {person.id for person in store.annotators.all() if person.active}
-                standing = self._standing(store, from_files)
+                said = store.judgements(self.place.collection, superseded=True)
+                # together: an exported judgement may have been changed on the page since
+                standing = Standing.of([*from_files, *said])
                 missing = missing_answers(questions, standing, people)
-                self._publish(store, questions, missing, standing)
+                self._publish(store, questions, missing, Standing.of(said))
                 answered = len(questions.all) - len(missing)
                 needed = math.ceil(self.config.min_share * len(questions.all) - 1e-9)  # 0.1 * 30 are 3, not 4
                 if answered >= needed:
@@ -91,16 +93,13 @@ class HumanSource:
         """Judgements from files, and the hash of the store's snapshot that was taken."""
         return self._figures
 
-    def _standing(self, store: AnnotationStore, from_files: Sequence[Judgement]) -> "Standing":
-        """What holds of files and store together: an exported judgement may have been changed on the page since."""
-        return Standing.of([*from_files, *store.judgements(self.place.collection, superseded=True)])
-
     def _publish(
-        self, store: AnnotationStore, questions: Questions, missing: Mapping[str, int], standing: "Standing"
+        self, store: AnnotationStore, questions: Questions, missing: Mapping[str, int], in_store: "Standing"
     ) -> None:
         """Ask for what is missing, no more and no less.
 
-        A step that is done again may ask about other completions: the questions about the old ones are withdrawn.
+        `in_store` is what `missing` was counted by: an answer that has come in since must not open a place. A step that
+        is done again may ask about other completions: the questions about the old ones are withdrawn.
         """
         collection = self.place.collection
         gold = gold_tasks(self.config, collection)
@@ -108,21 +107,19 @@ class HumanSource:
         new = [question for question in questions.all if question.id in missing and question.id not in there]
         more = [task for task in gold if task.id not in there]
         store.publish(collection, self.config.form, interleaved(new, more, self.config.gold_every))
-        answers = Counter(j.task_id for j in standing.current if j.status in ("ok", "flagged"))
+        answers = Counter(j.task_id for j in in_store.current if j.status in ("ok", "flagged"))
         places = {q.id: answers[q.id] + missing.get(q.id, 0) for q in questions.all}
-        withdrawn = there - places.keys() - {task.id for task in gold}
+        closed = store.ask(collection, {**places, **{task.id: EVERYBODY for task in gold}})
+        withdrawn = closed - places.keys()
         if withdrawn:
             lost = sum(answers[id] for id in withdrawn)
-            logger.warning(
-                "%d earlier questions of %s are withdrawn, with %d answers", len(withdrawn), collection, lost
-            )
-        store.ask(collection, {**places, **{task.id: EVERYBODY for task in gold}})
+            logger.warning("%s: %d earlier questions are withdrawn, with %d answers", collection, len(withdrawn), lost)
         store.instruct(collection, instructions(self.config))
 
     def _close(self, store: AnnotationStore, from_files: Sequence[Judgement]) -> list[Judgement]:
         """What is answered from now on would come too late, so nothing more is asked."""
         store.ask(self.place.collection, {})
-        standing = self._standing(store, from_files)
+        standing = Standing.of([*from_files, *store.judgements(self.place.collection, superseded=True)])
         snapshot = store.snapshot(self.place.collection)
         ids = {judgement.id for judgement in from_files}
         from_files_alone = sum(judgement.id in ids for judgement in standing.current)

@@ -293,20 +293,18 @@ def test_a_skipped_question_waits_for_the_others(tmp_path: Path) -> None:
         store.submit(Judgement(id=f"s-{who}", task_id=found[0].id, annotator=annotator, status="skipped"))
         return found[0].id
 
+    def replace(who: str, old: str, new: str) -> None:
+        annotator = Annotator(id=who, kind="human")
+        store.submit(Judgement(id=new, task_id=question, annotator=annotator, status="skipped", supersedes=old))
+
     question = skip(ann)
     with pytest.raises(Paused, match="1 of 1"):
         asked.annotate([task("x")])
-    store.submit(
-        Judgement(
-            id="u", task_id=question, annotator=Annotator(id=ann, kind="human"), status="skipped", supersedes=f"s-{ann}"
-        )
-    )
+    skip(ben)
+    replace(ann, f"s-{ann}", "undo")
     with pytest.raises(Paused, match="1 of 1"):
         asked.annotate([task("x")])
-    store.submit(
-        Judgement(id="v", task_id=question, annotator=Annotator(id=ann, kind="human"), status="skipped", supersedes="u")
-    )
-    skip(ben)
+    replace(ann, "undo", "skip after all")
     assert [j.status for j in asked.annotate([task("x")])] == ["skipped", "skipped"], "nobody is left to ask"
     store.close()
 
