@@ -7,12 +7,10 @@ good/bad or critique about one. Judgements of the questions count for the task t
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
-from alignkit.annotation.replies import Form
+from alignkit.annotation.replies import SIZES, Form
 from alignkit.errors import UserError
 from alignkit.feedback import judged_candidates
 from alignkit.records import Judgement, Task, content_id
-
-SIZES: dict[Form, int | None] = {"ranking": None, "pairwise": 2, "rating": 1, "binary": 1, "critique": 1}
 
 
 class Questions:

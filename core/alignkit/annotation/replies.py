@@ -6,6 +6,8 @@ from alignkit.errors import AlignkitError
 from alignkit.records import Instructions, Judgement, Task
 
 Form = Literal["ranking", "pairwise", "rating", "binary", "critique"]
+# How many candidates a form asks about; a ranking takes two or more.
+SIZES: dict[Form, int | None] = {"ranking": None, "pairwise": 2, "rating": 1, "binary": 1, "critique": 1}
 
 
 class Refused(AlignkitError):

@@ -25,6 +25,7 @@ from alignkit.annotation.annotators import Annotators
 from alignkit.annotation.database import Database
 from alignkit.annotation.queries import ANSWERS, JUDGEMENT
 from alignkit.annotation.replies import (
+    SIZES,
     Briefing,
     Form,
     Past,
@@ -37,7 +38,7 @@ from alignkit.annotation.replies import (
 )
 from alignkit.annotation.tables import instructions, judgements, leases, newest, snapshots, tasks
 from alignkit.errors import UserError
-from alignkit.feedback import judged_candidates, payload_candidates
+from alignkit.feedback import judged_candidates, judgements_hash, payload_candidates
 from alignkit.records import Instructions, Judgement, Task
 
 LEASE_SECONDS = 600.0
@@ -316,7 +317,7 @@ class AnnotationStore:
         now = time.time() if now is None else now
         with self._write() as connection:
             found = sorted(queries.read_judgements(connection, collection, None, False), key=lambda j: j.id)
-            hash = _hash("\n".join(_canonical(JUDGEMENT.dump_python(judgement, mode="json")) for judgement in found))
+            hash = judgements_hash(found)
             if not connection.execute(select(exists().where(snapshots.c.hash == hash))).scalar():
                 ids = json.dumps([judgement.id for judgement in found])
                 connection.execute(insert(snapshots).values(hash=hash, collection=collection, created=now, ids=ids))
@@ -355,8 +356,8 @@ def guidelines_version(told: Instructions) -> str:
 def _check_task(task: Task, form: Form) -> None:
     """Whoever got a task that cannot be shown or answered would be stuck with it."""
     ids = [candidate.id for candidate in task.candidates]
-    size = {"pairwise": 2, "rating": 1, "binary": 1, "critique": 1}.get(form)
-    if len(ids) != size if size else len(ids) < 2:
+    size = SIZES[form]
+    if len(ids) < 2 if size is None else len(ids) != size:
         raise UserError(f"task {task.id!r} has {len(ids)} candidates, which form {form} cannot ask about")
     if len(set(ids)) < len(ids):
         raise UserError(f"task {task.id!r} has two candidates with one id")

@@ -8,7 +8,7 @@ from alignkit.components import Kind
 from alignkit.files import digest, fingerprint
 from alignkit.manager import PluginManager
 from alignkit.recipe.check import references, resolve, slots
-from alignkit.recipe.model import ComponentSpec, Operational, Recipe, StepSpec, Volatile
+from alignkit.recipe.model import ComponentSpec, Operational, Recipe, StepSpec
 from alignkit.recipe.source import KeyPath
 from alignkit.seeds import derived_seed
 
@@ -23,9 +23,8 @@ def step_identity(
     own = _counting(manager, "step", step.component)
     start = _counting(manager, "policy", recipe.policy)
     components: dict[str, str] = {}
-    volatile: set[str] = set()
-    _collect(manager, "step", step.component, components, volatile)
-    _collect(manager, "policy", recipe.policy, components, volatile)
+    _collect(manager, "step", step.component, components)
+    _collect(manager, "policy", recipe.policy, components)
     files = path_fingerprints({"options": own, "policy": start})
     # A folder that happens to be called `sft` is no input of the stage `sft`.
     names = {reference.rpartition(":")[2] for reference in components}
@@ -37,7 +36,7 @@ def step_identity(
         "precision": recipe.precision,
         "components": components,
         "inputs": inputs,
-        "files": {path: mark for path, mark in files.items() if path not in volatile | names},
+        "files": {path: mark for path, mark in files.items() if path not in names},
     }
 
 
@@ -65,16 +64,11 @@ def _replaced(data: Any, path: KeyPath, value: Any) -> Any:
     return [_replaced(v, path[1:], value) if i == path[0] else v for i, v in enumerate(data)]
 
 
-def _collect(
-    manager: PluginManager, kind: Kind, spec: ComponentSpec, versions: dict[str, str], volatile: set[str]
-) -> None:
+def _collect(manager: PluginManager, kind: Kind, spec: ComponentSpec, versions: dict[str, str]) -> None:
     resolved = resolve(manager, kind, spec)
     versions[f"{kind}:{resolved.registered.reference}"] = resolved.registered.version
-    for name, field in type(resolved.config).model_fields.items():
-        if any(isinstance(m, Volatile) for m in field.metadata):
-            volatile.add(str(getattr(resolved.config, name)))
     for inner_kind, inner, _ in slots(resolved.config):
-        _collect(manager, inner_kind, inner, versions, volatile)
+        _collect(manager, inner_kind, inner, versions)
 
 
 def input_references(recipe: Recipe, step: StepSpec) -> list[str]:

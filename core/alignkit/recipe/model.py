@@ -20,11 +20,6 @@ class SlotOf:
 
 
 @dataclass(frozen=True)
-class Volatile:
-    """Marks a config field whose file may grow while the run waits: its content is not part of the step's identity."""
-
-
-@dataclass(frozen=True)
 class Operational:
     """Marks a config field that changes how work is done and not its result: no part of the step's identity."""
 

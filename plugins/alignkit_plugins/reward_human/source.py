@@ -69,17 +69,17 @@ class HumanSource:
         while True:
             from_files = read_judgements(self.files, known)
             if not self.place.store.is_file():
-                standing = Standing.of(from_files)
-                if not missing_answers(questions, standing, ()):
-                    self._figures = {"from_files": len(standing.current)}
-                    return iter(questions.back(standing.current))
+                held = Answers.of(from_files)
+                if not missing_answers(questions, held, ()):
+                    self._figures = {"from_files": len(held.current)}
+                    return iter(questions.back(held.current))
             with closing(AnnotationStore(self.place.store)) as store:
                 people = {person.id for person in store.annotators.all() if person.active}
                 said = store.judgements(self.place.collection, superseded=True)
                 # together: an exported judgement may have been changed on the page since
-                standing = Standing.of([*from_files, *said])
-                missing = missing_answers(questions, standing, people)
-                self._publish(store, questions, missing, Standing.of(said))
+                held = Answers.of([*from_files, *said])
+                missing = missing_answers(questions, held, people)
+                self._publish(store, questions, missing, Answers.of(said))
                 answered = len(questions.all) - len(missing)
                 needed = math.ceil(self.config.min_share * len(questions.all) - 1e-9)  # 0.1 * 30 are 3, not 4
                 if answered >= needed:
@@ -94,7 +94,7 @@ class HumanSource:
         return self._figures
 
     def _publish(
-        self, store: AnnotationStore, questions: Questions, missing: Mapping[str, int], in_store: "Standing"
+        self, store: AnnotationStore, questions: Questions, missing: Mapping[str, int], in_store: "Answers"
     ) -> None:
         """Ask for what is missing, no more and no less.
 
@@ -119,12 +119,12 @@ class HumanSource:
     def _close(self, store: AnnotationStore, from_files: Sequence[Judgement]) -> list[Judgement]:
         """What is answered from now on would come too late, so nothing more is asked."""
         store.ask(self.place.collection, {})
-        standing = Standing.of([*from_files, *store.judgements(self.place.collection, superseded=True)])
+        held = Answers.of([*from_files, *store.judgements(self.place.collection, superseded=True)])
         snapshot = store.snapshot(self.place.collection)
         ids = {judgement.id for judgement in from_files}
-        from_files_alone = sum(judgement.id in ids for judgement in standing.current)
+        from_files_alone = sum(judgement.id in ids for judgement in held.current)
         self._figures = {"from_files": from_files_alone, "snapshot": snapshot.hash}
-        return standing.current
+        return held.current
 
     def _pause(self, questions: Questions, answered: int, needed: int, people: int) -> None:
         most = max(question.overlap for question in questions.all)
@@ -138,21 +138,21 @@ class HumanSource:
         )
 
 
-class Standing(NamedTuple):
+class Answers(NamedTuple):
     """Judgements that nothing supersedes, and the ids of those among them that only take an answer back."""
 
     current: list[Judgement]
     taken_back: set[str]
 
     @classmethod
-    def of(cls, judgements: Iterable[Judgement]) -> "Standing":
+    def of(cls, judgements: Iterable[Judgement]) -> "Answers":
         """`judgements` are all there are; of two with one id the later one counts."""
         by_id = {judgement.id: judgement for judgement in judgements}
         replaced = superseded_ids(by_id.values())
         return cls([j for id, j in by_id.items() if id not in replaced], taken_back(by_id.values()))
 
 
-def missing_answers(questions: Questions, standing: Standing, people: Collection[str]) -> dict[str, int]:
+def missing_answers(questions: Questions, held: Answers, people: Collection[str]) -> dict[str, int]:
     """Question id -> answers that are missing, for those that have too few.
 
     Who flags a question has answered it. Who skips one leaves it to the others: once each of `people` has judged or
@@ -161,10 +161,10 @@ def missing_answers(questions: Questions, standing: Standing, people: Collection
     """
     answered: dict[str, set[str]] = {question.id: set() for question in questions.all}
     skipped: dict[str, set[str]] = {question.id: set() for question in questions.all}
-    for judgement in standing.current:
+    for judgement in held.current:
         if judgement.status in ("ok", "flagged"):
             seen = answered
-        elif judgement.status == "skipped" and judgement.id not in standing.taken_back:
+        elif judgement.status == "skipped" and judgement.id not in held.taken_back:
             seen = skipped
         else:
             continue

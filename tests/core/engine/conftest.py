@@ -14,7 +14,7 @@ from alignkit.components import Config
 from alignkit.engine import run_recipe
 from alignkit.manager import PluginManager, PluginStatus
 from alignkit.protocols import StepOutput
-from alignkit.recipe import ComponentSpec, SlotOf, Volatile, load_recipe
+from alignkit.recipe import ComponentSpec, Operational, SlotOf, load_recipe
 
 
 class WriteConfig(Config):
@@ -22,7 +22,7 @@ class WriteConfig(Config):
 
     text: str = Field("hello", description="what the file says")
     file: str | None = Field(None, description="an input file")
-    growing: Annotated[str | None, Volatile()] = Field(None, description="a file that may grow")
+    growing: Annotated[str | None, Operational()] = Field(None, description="a file that may grow")
     source: str | None = Field(None, description="@id of a step whose text comes first")
     inner: Annotated[ComponentSpec | None, SlotOf("advantage")] = Field(None, description="a component")
     makes_policy: bool = Field(False, description="the result counts as a policy")
