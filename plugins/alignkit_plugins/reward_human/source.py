@@ -123,7 +123,7 @@ class HumanSource:
         snapshot = store.snapshot(self.place.collection)
         ids = {judgement.id for judgement in from_files}
         from_files_alone = sum(judgement.id in ids for judgement in held.current)
-        self._figures = {"from_files": from_files_alone, "snapshot": snapshot.hash}
+        self._figures = {"from_files": from_files_alone, "store_snapshot": snapshot.hash}
         return held.current
 
     def _pause(self, questions: Questions, answered: int, needed: int, people: int) -> None:

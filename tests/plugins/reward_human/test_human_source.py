@@ -198,7 +198,7 @@ def test_questions_are_published_answered_in_the_store_and_taken_as_a_snapshot(t
     found = list(asked.annotate(tasks))
     assert [j.id for j in found] == sorted(j.id for j in given)
     assert sorted(j.task_id for j in found) == ["x", "x", "y"]
-    assert asked.annotation_figures() == {"from_files": 0, "snapshot": store.snapshot("r1-labels").hash}
+    assert asked.annotation_figures() == {"from_files": 0, "store_snapshot": store.snapshot("r1-labels").hash}
     store.close()
 
 
