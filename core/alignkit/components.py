@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from alignkit.manager import PluginManager
 
+# A component says which api it was made for. Those from OLDEST_API on still work, with a warning.
 API_VERSION = 1
+OLDEST_API = 1
 
 Kind = Literal[
     "policy",
@@ -30,7 +32,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class Config(BaseModel):
     """Base of every component's options: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    # defer_build: most commands load the options of every plugin and validate those of a few or none.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), defer_build=True
+    )
 
 
 class NoConfig(Config):
@@ -58,4 +63,7 @@ class Component:
     # allowed with --allow-code before a run starts. None: no code.
     code: Callable[[Any], str | None] | None = None
     # `keeps_partial` (steps): the folder of an unfinished step is left as it is for the next try.
+    # `default` (trackers): taken by a recipe that says nothing about trackers.
     tags: frozenset[str] = field(default_factory=frozenset)
+    # What to use instead; a recipe that names the component gets an AlignkitDeprecationWarning that says so.
+    deprecated: str = ""

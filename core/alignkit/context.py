@@ -59,7 +59,7 @@ class BuildContext:
     def build(self, kind: Kind, spec: ComponentSpec) -> Any:
         """Build the component `spec` names."""
         resolved = resolve(self.manager, kind, spec)
-        return resolved.registered.component.build(resolved.config, self)
+        return resolved.registered.build(resolved.config, self)
 
     def resolve(self, reference: str | Path) -> Path:
         """`@id`, `@id.part` or a path of the file system."""

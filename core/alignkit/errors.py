@@ -3,7 +3,9 @@
 0 done · 1 our bug (any other exception) · 2 the user's mistake · 3 paused for labels · 4 stopped by a fault.
 """
 
+import sys
 from pathlib import Path
+from typing import Any
 
 
 class AlignkitError(Exception):
@@ -54,3 +56,10 @@ def did_you_mean(word: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """torch has its own error on CUDA and a plain RuntimeError on the CPU; torch need not be imported here."""
+    torch: Any = sys.modules.get("torch")
+    own = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return own or isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

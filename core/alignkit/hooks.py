@@ -25,7 +25,7 @@ def notify(manager: PluginManager, hook: str, **arguments: Any) -> None:
             implementation.function(**wanted)
         except AlignkitError:
             raise
-        except Exception:
+        except (Exception, SystemExit):
             logger.exception("plugin %s failed in %s; the run goes on", implementation.plugin_name, hook)
 
 
@@ -36,7 +36,7 @@ def shape_scores(manager: PluginManager, run: "RunInfo", rollout: "Rollout", sco
         wanted = {name: arguments[name] for name in implementation.argnames}
         try:
             changed: Any = implementation.function(**wanted)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise Fault(
                 f"plugin {implementation.plugin_name} failed in alignkit_shape_scores: {error}",
                 hint="disable it with plugins: {disable: [NAME]} or mend it",

@@ -3,6 +3,8 @@
 Registration hooks (one per kind) are called once at start and return an iterable of `Component`s. Lifecycle hooks are
 broadcast while a run goes on. Transform hooks change a value and are chained in registration order.
 
+A hook on its way out gets `@hookspec(warn_on_impl=AlignkitDeprecationWarning("…"))`; the manager names the plugin.
+
     from alignkit import Component, hookimpl
 
     @hookimpl

@@ -102,9 +102,9 @@ def broken_build(config: Any, context: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "build", "problem"),
     [
-        ("sad", broken_build, "not sad: ImportError: no module named luck"),
-        ("sad", lambda config, context: NoPreference(), "not sad: AttributeError"),
-        ("fancy", lambda config, context: Fancy(None, {}), "not fancy: another plugin than"),
+        ("sad", broken_build, "kernel 'sad' could not be built: ImportError: no module named luck"),
+        ("sad", lambda config, context: NoPreference(), "preference(device) is missing"),
+        ("fancy", lambda config, context: Fancy(None, {}), "another plugin than"),
     ],
 )
 def test_a_broken_kernel_breaks_no_run_that_does_not_name_it(name: str, build: Any, problem: str) -> None:
@@ -119,6 +119,7 @@ def test_a_broken_kernel_breaks_no_run_that_does_not_name_it(name: str, build: A
     manager.register(module, PluginStatus("odd", "odd-kernels", "1.0"))
     ops = choose_ops(manager, "auto", CPU)
     assert set(ops.choice.values()) == {"eager"}  # fancy recommends itself and offers nothing
+    assert f"not {name}: " in ops.reason
     assert problem in ops.reason
 
 

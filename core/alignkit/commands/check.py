@@ -2,9 +2,11 @@
 
 import json
 import sys
+from pathlib import Path
 
 import click
 
+from alignkit.commands.options import allowed_code, plugin_options
 from alignkit.errors import UserError
 
 
@@ -12,16 +14,26 @@ from alignkit.errors import UserError
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--allow-code", multiple=True, metavar="NAME", help="As for run.")
+@plugin_options
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def command(recipe: str, overrides: tuple[str, ...], allow_code: tuple[str, ...], as_json: bool) -> None:
+def command(
+    recipe: str,
+    overrides: tuple[str, ...],
+    allow_code: tuple[str, ...],
+    plugin_folders: tuple[Path, ...],
+    strict_plugins: bool,
+    as_json: bool,
+) -> None:
     """Check a recipe, its files and its models without running anything."""
-    from alignkit.commands.run import allowed_code
     from alignkit.recipe import load_recipe
     from alignkit.recipe.check import check_recipe
 
     try:
-        loaded = load_recipe(recipe, overrides)
-        check_recipe(loaded.recipe, loaded.manager, loaded.lines, allowed_code(allow_code))
+        allowed = allowed_code(allow_code)
+        loaded = load_recipe(
+            recipe, overrides, allow_code=allowed, plugin_folders=plugin_folders, strict_plugins=strict_plugins
+        )
+        check_recipe(loaded.recipe, loaded.manager, loaded.lines, allowed)
     except UserError as error:
         if not as_json:
             raise

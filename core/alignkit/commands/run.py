@@ -1,10 +1,11 @@
 """`alignkit run RECIPE [KEY=VALUE …]`."""
 
-import os
 import shlex
 from pathlib import Path
 
 import click
+
+from alignkit.commands.options import allowed_code, plugin_options
 
 
 @click.command("run")
@@ -22,8 +23,10 @@ import click
     "--allow-code",
     multiple=True,
     metavar="NAME",
-    help="Let the recipe import this module or module:function. Also ALIGNKIT_ALLOW_CODE (comma separated).",
+    help="Let the recipe import this module, module:function or plugin file. "
+    "Also ALIGNKIT_ALLOW_CODE (comma separated).",
 )
+@plugin_options
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 def command(
     recipe: str,
@@ -31,6 +34,8 @@ def command(
     start_from: str | None,
     reuse: tuple[Path, ...],
     allow_code: tuple[str, ...],
+    plugin_folders: tuple[Path, ...],
+    strict_plugins: bool,
     verbose: bool,
 ) -> None:
     """Run a recipe (a file, or the name of a shipped one such as quickstart).
@@ -43,18 +48,17 @@ def command(
     from alignkit.recipe import load_recipe
 
     set_up_logging(verbose)
-    loaded = load_recipe(recipe, overrides)
+    allowed = allowed_code(allow_code)
+    loaded = load_recipe(
+        recipe, overrides, allow_code=allowed, plugin_folders=plugin_folders, strict_plugins=strict_plugins
+    )
     # Without --from: a second time it would throw away what the run waits for.
     again = ["alignkit", "run", recipe, *overrides]
     again += [part for path in reuse for part in ("--reuse", str(path))]
     again += [part for name in allow_code for part in ("--allow-code", name)]
+    again += [part for path in plugin_folders for part in ("--plugins-dir", str(path))]
+    again += ["--strict-plugins"] * strict_plugins
     command = shlex.join(again)
-    run_recipe(loaded, start_from=start_from, reuse=reuse, allow_code=allowed_code(allow_code), command=command)
+    run_recipe(loaded, start_from=start_from, reuse=reuse, allow_code=allowed, command=command)
     folder = Path(loaded.recipe.output) / loaded.recipe.name
     console().print(f"done: {folder / 'report.html'} · {folder / 'summary.json'}", highlight=False)
-
-
-def allowed_code(names: tuple[str, ...]) -> frozenset[str]:
-    """Names given with --allow-code and in the environment."""
-    listed = os.environ.get("ALIGNKIT_ALLOW_CODE", "").split(",")
-    return frozenset(n.strip() for n in (*names, *listed) if n.strip())

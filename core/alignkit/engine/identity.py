@@ -22,9 +22,13 @@ def step_identity(
     """Everything a step's result depends on, as plain data. `inputs`: reference -> hash of the step it names."""
     own = _counting(manager, "step", step.component)
     start = _counting(manager, "policy", recipe.policy)
-    components: dict[str, str] = {}
-    _collect(manager, "step", step.component, components)
-    _collect(manager, "policy", recipe.policy, components)
+    components = {
+        **component_versions(manager, "step", step.component),
+        **component_versions(manager, "policy", recipe.policy),
+        **kernel_version(manager, recipe.kernels),
+    }
+    if any(name.startswith("reward_source:") for name in components):  # whose scores the transform hooks change
+        components |= {f"transform:{p.key}": p.version for p in manager.transforms()}
     files = path_fingerprints({"options": own, "policy": start})
     # A folder that happens to be called `sft` is no input of the stage `sft`.
     names = {reference.rpartition(":")[2] for reference in components}
@@ -64,11 +68,21 @@ def _replaced(data: Any, path: KeyPath, value: Any) -> Any:
     return [_replaced(v, path[1:], value) if i == path[0] else v for i, v in enumerate(data)]
 
 
-def _collect(manager: PluginManager, kind: Kind, spec: ComponentSpec, versions: dict[str, str]) -> None:
+def component_versions(manager: PluginManager, kind: Kind, spec: ComponentSpec) -> dict[str, str]:
+    """`KIND:DISTRIBUTION:NAME` -> version, of a component and those inside it; a local one's is its content's hash."""
     resolved = resolve(manager, kind, spec)
-    versions[f"{kind}:{resolved.registered.reference}"] = resolved.registered.version
+    versions = {f"{kind}:{resolved.registered.reference}": resolved.registered.version}
     for inner_kind, inner, _ in slots(resolved.config):
-        _collect(manager, inner_kind, inner, versions)
+        versions |= component_versions(manager, inner_kind, inner)
+    return versions
+
+
+def kernel_version(manager: PluginManager, name: str) -> dict[str, str]:
+    """The same for the recipe's kernel, if it names one."""
+    if name in ("auto", "eager"):
+        return {}
+    registered = manager.get("kernel", name)
+    return {f"kernel:{registered.reference}": registered.version}
 
 
 def input_references(recipe: Recipe, step: StepSpec) -> list[str]:

@@ -12,7 +12,9 @@ from alignkit.context import RunInfo, StepContext
 from alignkit.engine.identity import first_difference, input_references, step_identity
 from alignkit.engine.ledger import Ledger, StepRecord
 from alignkit.engine.lock import locked
+from alignkit.engine.plugin_record import plugin_record
 from alignkit.engine.precision import mixed_precision
+from alignkit.engine.ranks import require_same_plugins
 from alignkit.errors import Paused, UserError
 from alignkit.files import json_safe, read_json, remove_left_overs, write_json
 from alignkit.hooks import notify
@@ -60,6 +62,7 @@ class _Run:
         if start_from is not None and start_from not in ids:
             raise UserError(f"no step {start_from!r} in the recipe", where="--from", hint=f"steps: {', '.join(ids)}")
         self.reuse = [Ledger.of_existing_run(path) for path in reuse]
+        require_same_plugins(self.manager)
         check_recipe(self.recipe, self.manager, self.loaded.lines, self.allow_code)
         first = ids.index(start_from) + 1 if start_from is not None else None
         self._choose_device()
@@ -121,8 +124,10 @@ class _Run:
         changed = first_difference(record.identity, json_safe(self._identity(step, round)))
         if changed is not None:
             key, old, new = changed
+            local = ":local:" in key and old is not None and new is not None
+            what = f"the file of the plugin behind {key}" if local else key
             raise UserError(
-                f"{key} of step {step.id!r} changed from {old!r} to {new!r}, and {self.folder} holds the old result",
+                f"{what} of step {step.id!r} changed from {old!r} to {new!r}, and {self.folder} holds the old result",
                 where=self._line_of(key, number),
                 hint=f"name=NEW starts another run; --from {step.id} does this step and the later ones again",
             )
@@ -248,16 +253,7 @@ class _Run:
         path = self.folder / "plugins.json"
         before = read_json(path) if path.is_file() else {}
         return {
-            "plugins": [
-                {
-                    "name": p.name,
-                    "distribution": p.distribution,
-                    "version": p.version,
-                    "status": p.status,
-                    "problem": p.problem,
-                }
-                for p in self.manager.plugins
-            ],
+            **plugin_record(self.recipe, self.manager),
             "environment": environment(),
             "device": str(self.device),
             "kernels": {"asked": self.recipe.kernels, "choice": self.ops.choice, "reason": self.ops.reason},

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from alignkit.errors import UserError
+from alignkit.errors import AlignkitError, UserError
 from alignkit.ops.fused_linear_policy_loss import fused_linear_policy_loss
 from alignkit.ops.gae import gae
 from alignkit.ops.linear_kl import linear_kl
@@ -70,7 +70,7 @@ def choose_ops(manager: "PluginManager", name: str, device: "torch.device") -> O
 def build_kernel(manager: "PluginManager", name: str) -> "Kernel":
     """The kernel component of this name. Raises UserError where there is none."""
     registered = manager.get("kernel", name, where="kernels")
-    kernel: Kernel = registered.component.build(registered.component.config(), None)
+    kernel: Kernel = registered.build(registered.component.config(), None)
     return kernel
 
 
@@ -86,8 +86,10 @@ def usable_kernels(
     for registered in manager.all("kernel"):
         name = registered.component.name
         try:
-            kernel: Kernel = registered.component.build(registered.component.config(), None)
+            kernel: Kernel = registered.build(registered.component.config(), None)
             problem, preference = kernel.unavailable(device), kernel.preference(device)
+        except AlignkitError as error:
+            problem, preference = error.what, 0
         except Exception as error:
             problem, preference = f"{type(error).__name__}: {error}", 0
         if problem is None and name in {other for other, _, _ in usable}:

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from alignkit.code import require_allowed
-from alignkit.components import Component, Kind
+from alignkit.components import Kind
 from alignkit.errors import UserError, did_you_mean
 from alignkit.manager import PluginManager, Registered
+from alignkit.recipe.deprecated import warn_of_deprecated
 from alignkit.recipe.model import LATEST, ComponentSpec, LastRound, Recipe, SlotOf, StepSpec
 from alignkit.recipe.source import KeyPath, Lines
 
@@ -95,19 +96,23 @@ def resolve(
 ) -> Resolved:
     """Find the component `spec` names and validate its options and those of the components inside it.
 
-    With `allowed` (names of code that may run) it is a preflight: each component's own check runs too (files that must
-    exist, folders that must be models), and code it would run must be allowed.
+    With `lines`, of a recipe that is being checked, it warns of what is deprecated. With `allowed` (names of code that
+    may run) it is a preflight: each component's own check runs too (files that must exist, folders that must be
+    models), and code it would run must be allowed.
     """
-    lines = lines or Lines("recipe")
-    registered = manager.get(kind, spec.name, where=lines.at((*path, "name")))
+    at = lines or Lines("recipe")
+    registered = manager.get(kind, spec.name, where=at.at((*path, "name")))
     also = tuple(StepSpec.model_fields) if kind == "step" else ("name",)
-    component = registered.component
-    inside = _options_inside(component.config, spec.options, manager)
-    config = validated(component.config, spec.options, lines, path, also, inside)
+    options = registered.component.config
+    inside = _options_inside(options, spec.options, manager)
+    with registered.validating():
+        config = validated(options, spec.options, at, path, also, inside)
+    if lines is not None:
+        warn_of_deprecated(registered, spec.options, lines, path)
     for inner_kind, inner, inner_path in slots(config):
         resolve(manager, inner_kind, inner, lines, (*path, *inner_path), allowed)
     if allowed is not None:
-        _preflight(component, config, manager, allowed, lines.at(path))
+        _preflight(registered, config, manager, allowed, at.at(path))
     return Resolved(registered, config)
 
 
@@ -125,16 +130,15 @@ def _options_inside(config: type[BaseModel], options: Mapping[str, Any], manager
 
 
 def _preflight(
-    component: Component, config: BaseModel, manager: PluginManager, allowed: frozenset[str], where: str
+    registered: Registered, config: BaseModel, manager: PluginManager, allowed: frozenset[str], where: str
 ) -> None:
-    code = component.code(config) if component.code is not None else None
+    code = registered.code(config)
     if code is not None:
         require_allowed(code, allowed, where)
-    if component.check is not None:
-        try:
-            component.check(config, manager)
-        except UserError as error:  # one without a place gets the recipe's line
-            raise UserError(error.what, where=error.where or where, hint=error.hint) from None
+    try:
+        registered.check(config, manager)
+    except UserError as error:  # one without a place gets the recipe's line
+        raise UserError(error.what, where=error.where or where, hint=error.hint) from None
 
 
 def slots(config: BaseModel) -> Iterator[tuple[Kind, ComponentSpec, KeyPath]]:
@@ -216,7 +220,7 @@ def _component_of(step: StepSpec, lines: Lines, path: KeyPath) -> ComponentSpec:
 
 
 def chosen_trackers(recipe: Recipe, manager: PluginManager) -> list[ComponentSpec]:
-    """The recipe's trackers. A recipe that names none gets those of the default ones that are installed."""
-    installed = manager.names("tracker")
-    asked = "trackers" in recipe.model_fields_set
-    return [spec for spec in recipe.trackers if asked or spec.name in installed]
+    """The recipe's trackers. A recipe without the key gets the installed ones that are meant for every run."""
+    if "trackers" in recipe.model_fields_set:
+        return list(recipe.trackers)
+    return [ComponentSpec(name=r.reference) for r in manager.all("tracker") if "default" in r.component.tags]

@@ -7,9 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from alignkit.code import require_allowed
 from alignkit.errors import UserError
 from alignkit.manager import PluginManager
-from alignkit.recipe.check import check_recipe, validated
+from alignkit.recipe.check import check_recipe, chosen_trackers, validated
 from alignkit.recipe.model import Recipe
 from alignkit.recipe.overrides import apply_overrides, substitute
 from alignkit.recipe.source import Lines, read_yaml
@@ -44,9 +45,23 @@ def recipe_path(name: str) -> Path:
     return path
 
 
-def load_recipe(name: str, overrides: Sequence[str] = (), manager: PluginManager | None = None) -> Loaded:
-    """Read, override, substitute and check. Raises UserError; touches nothing on disk."""
-    raw, lines = read_yaml(recipe_path(name))
+def load_recipe(
+    name: str,
+    overrides: Sequence[str] = (),
+    manager: PluginManager | None = None,
+    *,
+    allow_code: frozenset[str] = frozenset(),
+    plugin_folders: Sequence[Path] = (),
+    strict_plugins: bool = False,
+) -> Loaded:
+    """Read, override, substitute and check. Raises UserError; touches nothing on disk.
+
+    `allow_code` names the plugin files of the recipe that may be loaded; `plugin_folders` hold plugins that are not
+    installed; with `strict_plugins` (also ALIGNKIT_STRICT_PLUGINS) any plugin that fails is an error. A `manager` that
+    is given has its plugins already.
+    """
+    path = recipe_path(name)
+    raw, lines = read_yaml(path)
     data: dict[str, Any] = apply_overrides(raw, overrides, lines)
     variables = data.get("vars") or {}
     shadowing = sorted(set(variables) & set(Recipe.model_fields))
@@ -62,6 +77,26 @@ def load_recipe(name: str, overrides: Sequence[str] = (), manager: PluginManager
         recipe = recipe.model_copy(update={"kernels": os.environ["ALIGNKIT_KERNELS"]})
     if manager is None:
         manager = PluginManager()
-        manager.load_entry_points(disable=recipe.plugins.disable)
+        manager.load(recipe.plugins.disable, plugin_folders)
+    _load_files(recipe, path.parent, manager, lines, allow_code)
+    if strict_plugins or recipe.plugins.strict or manager.strict_by_environment():
+        manager.require_all(lines.at(("plugins",)))
+    # put into the recipe, so that the run's record says which
+    recipe = recipe.model_copy(update={"trackers": tuple(chosen_trackers(recipe, manager))})
     check_recipe(recipe, manager, lines)
     return Loaded(recipe, manager, lines)
+
+
+def _load_files(recipe: Recipe, folder: Path, manager: PluginManager, lines: Lines, allowed: frozenset[str]) -> None:
+    """Load the recipe's own plugin files. As the recipe names them, one that fails is an error."""
+    for i, name in enumerate(recipe.plugins.files):
+        where = lines.at(("plugins", "files", i))
+        file = folder / Path(name).expanduser()
+        if file.suffix != ".py":
+            raise UserError(f"{name} is no Python file", where=where, hint="a folder of plugins: --plugins-dir DIR")
+        if not file.is_file():
+            raise UserError(f"no such file: {name}", where=where, hint=f"paths are relative to the recipe: {folder}")
+        require_allowed(name, allowed, where)
+        status = manager.load_file(file)
+        if status.problem:
+            raise UserError(f"the plugin {name} cannot be used: {status.problem}", where=where)

@@ -81,9 +81,13 @@ class StepSpec(BaseModel):
 
 
 class PluginOptions(Config):
-    """Which plugins this recipe leaves out."""
+    """Which plugins this recipe brings and leaves out."""
 
     disable: tuple[str, ...] = Field((), description="distribution or plugin names that are not loaded")
+    files: tuple[str, ...] = Field(
+        (), description="Python files with plugins, relative to the recipe; each needs --allow-code FILE"
+    )
+    strict: bool = Field(False, description="any plugin that fails to load is an error")
 
 
 class Recipe(Config):
@@ -104,7 +108,7 @@ class Recipe(Config):
     vars: dict[str, Any] = Field(default_factory=dict, description="values that steps refer to as $name")
     plugins: PluginOptions = PluginOptions()
     trackers: tuple[ComponentSpec, ...] = Field(
-        (ComponentSpec(name="jsonl"), ComponentSpec(name="progress")), description="receivers of metrics"
+        (), description="receivers of metrics; left out: those of the installed ones that are meant for every run"
     )
     policy: ComponentSpec = Field(description="the policy that steps start from")
     steps: tuple[StepSpec, ...] = Field(min_length=1)

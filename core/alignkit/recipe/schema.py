@@ -1,10 +1,13 @@
 """A JSON schema of recipes for editors, built from the installed components' own models."""
 
+import logging
 from typing import Any
 
 from alignkit.components import Kind
-from alignkit.manager import PluginManager, Registered
+from alignkit.manager import BUILTIN_DISTRIBUTION, PluginManager, Registered
 from alignkit.recipe.model import ComponentSpec, Recipe, SlotOf, StepSpec
+
+logger = logging.getLogger("alignkit")
 
 SLOTS: tuple[Kind, ...] = (
     "policy",
@@ -70,7 +73,13 @@ def _options(registered: Registered, definitions: dict[str, Any]) -> dict[str, A
     # Two plugins may use one class name: definitions are kept apart by kind and owner.
     prefix = f"{registered.kind}.{registered.distribution}.{registered.component.name}."
     config = registered.component.config
-    schema = config.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    try:
+        schema = config.model_json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    except Exception as error:
+        if registered.distribution == BUILTIN_DISTRIBUTION:
+            raise
+        logger.warning("%s: its options have no JSON schema and are not in it: %s", registered.described, error)
+        return {"type": "object"}
     for name, field in config.model_fields.items():
         for marker in field.metadata:
             if isinstance(marker, SlotOf):

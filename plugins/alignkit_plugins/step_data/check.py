@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from alignkit.data.rows import BadRow
 from alignkit.data.sources import files_of, local_path
-from alignkit.errors import UserError
+from alignkit.errors import AlignkitError, UserError
 from alignkit.manager import PluginManager
 from alignkit.protocols import DataFormat
 from alignkit.recipe.check import resolve
@@ -48,7 +48,7 @@ def check_options(config: DataConfig, data_format: DataFormat) -> None:
         raise UserError("files is missing", hint=f"the format {name} reads files, folders or hub data sets")
 
 
-class _NotStartedError(Exception):
+class _NotStartedError(AlignkitError):
     """A format's `build` asked for something that exists only in a run."""
 
 
@@ -61,7 +61,7 @@ def _build_format(config: DataConfig, manager: PluginManager) -> DataFormat | No
     """The format, or None if it can be built in a run only; then its rows are checked there."""
     resolved = resolve(manager, "data_format", config.format)
     try:
-        built = resolved.registered.component.build(resolved.config, cast("Any", _NotStarted()))
+        built = resolved.registered.build(resolved.config, cast("Any", _NotStarted()))
     except _NotStartedError:
         return None
     return cast("DataFormat", built)

@@ -60,6 +60,19 @@ def test_a_raising_listener_is_named_and_the_others_still_hear(
     assert "listener is broken" in caplog.text
 
 
+def test_an_exit_in_a_hook_does_not_end_the_program() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    notify(manager_with(bad=SimpleNamespace(alignkit_run_start=hookimpl(leave))), "alignkit_run_start", run=None)
+
+    def leaving(_: torch.Tensor) -> torch.Tensor:
+        raise SystemExit(3)
+
+    with pytest.raises(Fault, match="plugin dist:bad failed"):
+        shaped(manager_with(bad=scores_plugin(leaving)), 1.0)
+
+
 def test_a_listener_stops_the_run_by_asking_to() -> None:
     def stop() -> None:
         raise Fault("budget is used up")

@@ -1,6 +1,7 @@
 """Plugins are loaded alone: a broken one is named with distribution, version and reason, and breaks nothing else."""
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from alignkit.manager import PluginManager, PluginStatus
 Load = Callable[..., PluginManager]
 Install = Callable[..., Path]
 
-BUILTIN_PLUGINS = 37
+BUILTIN_PLUGINS = 38
 HEAD = "from alignkit import Component, hookimpl\n"
 
 
@@ -77,6 +78,31 @@ BROKEN = {
         "from pydantic import BaseModel\nclass C(BaseModel):\n    name: str\n" + advantage(config="C"),
         "field 'name'",
     ),
+    "own kind of exit at import": (
+        "class Skipped(BaseException):\n    pass\nraise Skipped('no GPU')\n",
+        "import of broken_plugin failed: Skipped: no GPU",
+    ),
+    "exit in a hook": (
+        HEAD + "import sys\n@hookimpl\ndef alignkit_advantages():\n    sys.exit('no licence')\n",
+        "SystemExit: no licence",
+    ),
+    "fails half-way through its components": (
+        HEAD + "@hookimpl\ndef alignkit_advantages():\n    yield Component('mine', print)\n    1 / 0\n",
+        "ZeroDivisionError",
+    ),
+    "unknown argument of Component": (advantage(licence="'MIT'"), "unexpected keyword argument 'licence'"),
+    "api that is no number": (advantage(api="'1'"), "made for api 1, this alignkit has api"),
+    "summary that is no text": (advantage(summary="3"), "summary is not text"),
+    "check that is no function": (advantage(check="3"), "check is not callable"),
+    "config of a type that pydantic cannot check": (
+        "from alignkit.components import Config\nclass Odd: pass\nclass C(Config):\n    odd: Odd\n"
+        + advantage(config="C"),
+        "its config cannot be used: PydanticSchemaGenerationError",
+    ),
+    "config of a type that is not there": (
+        "from alignkit.components import Config\nclass C(Config):\n    odd: 'NoSuchType'\n" + advantage(config="C"),
+        "its config cannot be used: PydanticUndefinedAnnotation",
+    ),
 }
 
 
@@ -107,7 +133,42 @@ def test_broken_plugin_is_isolated_and_its_reason_reported(case: str, install: I
 
 
 def test_every_failure_class_is_covered() -> None:
-    assert len(BROKEN) == 19
+    assert len(BROKEN) == 28
+
+
+def test_what_a_noisy_import_prints_goes_to_stderr(
+    install: Install, load: Load, capfd: pytest.CaptureFixture[str]
+) -> None:
+    install("noisy-dist", "1.0", noisy_mod="print('made with love')\n" + advantage("noisy"))
+    assert "noisy" in load().names("advantage")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == "made with love\n"
+
+
+def test_seconds_and_large_packages_of_an_import_are_noted(
+    install: Install, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = install("slow-dist", "1.0", slow_mod="import time, pandas\ntime.sleep(0.05)\n" + advantage("slow"))
+    (info.parent / "pandas.py").write_text("")
+    monkeypatch.setitem(sys.modules, "pandas", sys)  # so that what it is now comes back, or goes
+    monkeypatch.delitem(sys.modules, "pandas")
+    manager = load()
+    slow = status(manager, "slow_mod")
+    assert slow.seconds >= 0.05
+    assert slow.heavy == ("pandas",)
+    assert [p.heavy for p in builtins(manager)] == [()] * BUILTIN_PLUGINS
+
+
+def test_strict_names_every_plugin_that_failed(install: Install, load: Load) -> None:
+    load().require_all()
+    install("bad-dist", "3.4", bad_mod="1/0\n")
+    install("worse-dist", "1.0", worse_mod="import no_such_thing\n")
+    with pytest.raises(
+        UserError, match=r"2 plugin\(s\) failed to load: bad-dist 3.4 \(bad_mod\).*worse-dist"
+    ) as caught:
+        load().require_all("recipe.yaml:2")
+    assert caught.value.where == "recipe.yaml:2"
 
 
 def test_later_components_of_a_failing_plugin_are_rolled_back() -> None:
@@ -172,9 +233,18 @@ def test_two_strangers_with_one_name_is_an_error_only_when_used(install: Install
         manager.get("advantage", "shared")
     assert caught.value.hint == "write one of first-dist:shared, second-dist:shared"
     assert manager.get("advantage", "second-dist:shared").version == "2.0"
+    assert manager.get("advantage", "Second_Dist:shared").version == "2.0"
     assert manager.get("advantage", "alignkit:gae").plugin == "advantage_gae"
     with pytest.raises(UserError, match="third-dist:shared"):
         manager.get("advantage", "third-dist:shared")
+
+
+def test_the_name_of_local_plugins_is_reserved(install: Install, load: Load) -> None:
+    install("Local", "1.0", odd_mod="1 / 0\n")
+    manager = load()
+    assert "means plugins that are not installed" in str(status(manager, "odd_mod").problem)
+    with pytest.raises(UserError, match="1 plugin"):
+        manager.require_all()
 
 
 def test_unknown_name_suggests_the_nearest(load: Load) -> None:
@@ -248,6 +318,21 @@ def test_damaged_entry_points_file_breaks_nothing(install: Install, load: Load) 
     assert len(builtins(manager)) == BUILTIN_PLUGINS
     assert "its entry points cannot be read" in str(status(manager, "entry_points.txt").problem)
     assert status(manager, "entry_points.txt").distribution == "odd-dist"
+
+
+@pytest.mark.parametrize("file", ["entry_points.txt", "METADATA"])
+def test_files_that_are_no_text_break_nothing(
+    file: str, install: Install, load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("alignkit"), "propagate", True)
+    info = install("odd-dist", "1.0", odd_mod=advantage("odd"))
+    (info / file).write_bytes(b"[alignkit]\nName: \xff\xfe\n")
+    install("whole-dist", "1.0", whole_mod=advantage("whole"))
+    manager = load()
+    assert "whole" in manager.names("advantage")
+    assert "odd" not in manager.names("advantage")
+    if file == "entry_points.txt":
+        assert "odd-dist 1.0: its entry points cannot be read" in caplog.text
 
 
 def test_plugin_as_an_object_of_a_class() -> None:

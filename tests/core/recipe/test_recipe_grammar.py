@@ -205,10 +205,14 @@ def test_good_references(reference: str, load: Load) -> None:
 
 
 def test_trackers_that_nobody_asked_for_may_be_missing(load: Load, manager: Any) -> None:
+    from alignkit.manager import PluginManager
+    from alignkit.recipe import Recipe
     from alignkit.recipe.check import chosen_trackers
 
-    assert [t.name for t in chosen_trackers(load().recipe, manager)] == ["jsonl", "progress"]
-    assert chosen_trackers(load("rounds: 1", "trackers: []").recipe, manager) == []
-    from alignkit.manager import PluginManager
-
-    assert chosen_trackers(load().recipe, PluginManager()) == []
+    taken = ["alignkit:jsonl", "alignkit:progress"]
+    assert [t.name for t in load().recipe.trackers] == taken
+    assert load("rounds: 1", "trackers: []").recipe.trackers == ()
+    assert [t.name for t in load("rounds: 1", "trackers: [progress]").recipe.trackers] == ["progress"]
+    silent = Recipe.model_validate(load().recipe.model_dump(exclude={"trackers"}))
+    assert [t.name for t in chosen_trackers(silent, manager)] == taken
+    assert chosen_trackers(silent, PluginManager()) == []

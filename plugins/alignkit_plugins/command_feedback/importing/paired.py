@@ -115,8 +115,9 @@ class KTOForm:
 
 
 def _data_format(name: str, options: dict[str, str], manager: PluginManager) -> DataFormat:
-    component = manager.get("data_format", name).component
-    found: DataFormat = component.build(validated(component.config, options, Lines("command line")), None)
+    registered = manager.get("data_format", name)
+    config = validated(registered.component.config, options, Lines("command line"))
+    found: DataFormat = registered.build(config, None)
     return found
 
 
