@@ -9,18 +9,19 @@ from typing import Any
 import click
 
 from alignkit import __version__
-from alignkit.errors import AlignkitError
+from alignkit.deprecations import show_deprecations
+from alignkit.errors import AlignkitError, out_of_memory
 
 INTERRUPTED, TERMINATED = 130, 143
 AGAIN = "run the same command again (without --from) to go on"
-COMMANDS = ("run", "check", "plugins", "schema", "report", "sample")
+COMMANDS = ("run", "check", "plugins", "new", "schema", "report")
 
 
 class _Group(click.Group):
     """Built-in commands are imported when they are used; plugins may add more (`alignkit_commands`)."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *_plugin_commands()]
+        return [*COMMANDS, *_plugin_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
@@ -28,22 +29,25 @@ class _Group(click.Group):
 
             command: click.Command = import_module(f"alignkit.commands.{cmd_name}").command
             return command
-        return _plugin_commands().get(cmd_name)
+        return _plugin_commands(ctx).get(cmd_name)
 
 
-def _plugin_commands() -> dict[str, click.Command]:
+def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
+    """Made once for a command line: `--help` asks for each command."""
+    found: dict[str, click.Command] = ctx.meta.setdefault(__name__, {})
+    if found:
+        return found
     from alignkit.manager import PluginManager
 
     manager = PluginManager()
-    manager.load_entry_points()
-    found: dict[str, click.Command] = {}
+    manager.load()
     for registered in manager.all("command"):
         name = registered.component.name
         owner = f"{registered.distribution} {registered.version}"
         try:
             if name in COMMANDS or name in found:
                 raise ValueError("there already is a command of this name")
-            found[name] = registered.component.build(registered.component.config(), None)
+            found[name] = registered.build(registered.component.config(), None)
         except Exception as error:  # a broken plugin must not take the other commands along
             click.echo(f"plugin {owner}: command {name!r} cannot be used: {error}", err=True)
     return found
@@ -61,6 +65,7 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into a message and an exit status."""
     signal.signal(signal.SIGTERM, _terminate)
+    show_deprecations()
     try:
         status = cli.main(args=argv, prog_name="alignkit", standalone_mode=False)
     except AlignkitError as error:
@@ -79,18 +84,11 @@ def main(argv: list[str] | None = None) -> None:
             4,
         )
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         _fail("error: out of memory\n  -> lower batch_size, micro_batch_tokens or max_length", 4)
     if isinstance(status, int):  # click hands back what ctx.exit(status) was given
         sys.exit(status)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch has its own error on CUDA and a plain RuntimeError on the CPU; torch need not be imported here."""
-    torch: Any = sys.modules.get("torch")
-    own = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return own or isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> Any:
