@@ -1,7 +1,5 @@
 """The built wheel, installed into a fresh environment, works from an empty folder."""
 
-import os
-import subprocess
 import sys
 import sysconfig
 import venv
@@ -10,26 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.packages import ROOT, call
+
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
-
-
-def call(*command: str | Path, cwd: Path, status: int = 0) -> str:
-    """Output of a command that must end with `status`; the source tree is out of reach."""
-    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "MYPYPATH")}
-    done = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this source tree."""
-    folder = tmp_path_factory.mktemp("dist")
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
-    built = list(folder.glob("*.whl"))
-    assert len(built) == 1
-    return built[0]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +38,7 @@ def test_contents(wheel: Path) -> None:
     assert {f"alignkit/{p.relative_to(ROOT / 'core/alignkit').as_posix()}" for p in data} <= set(names)
     tops = {name.partition("/")[0] for name in names}
     assert tops - {n for n in tops if n.endswith(".dist-info")} <= {"alignkit", "alignkit_plugins", "alignkit_kernels"}
-    assert [n for n in names if "test" in Path(n).name.lower() and n.endswith(".py")] == []
+    assert [n for n in names if Path(n).match("test_*.py") or Path(n).name == "conftest.py"] == []
     assert [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".pickle", ".pkl"))] == []
 
 

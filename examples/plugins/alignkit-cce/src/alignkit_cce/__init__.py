@@ -1,0 +1,1 @@
+"""Cut cross-entropy (Wijmans et al. 2024) as a kernel component of alignkit."""
