@@ -44,7 +44,7 @@ def test_summary_has_what_the_readme_promises(work: Path) -> None:
     assert set(summary["ppo"]) >= {"reward_start", "reward_end", "true_reward_start", "true_reward_end", "kl"}
     assert set(summary["policy"]["win_rate"]) == {"mean", "low", "high", "n"}
     assert summary["policy"]["win_rate"]["n"] == 24
-    assert "simulated" in summary["simulated"]
+    assert "simulated" in summary["simulation"]
     assert len(summary["rounds"]) == 2
     assert summary["rounds"][1]["ppo"] == summary["ppo"], "the last round stands on top"
     assert read(work / "runs/quickstart/timing.json")["seconds"] > 0
@@ -146,5 +146,5 @@ def test_human_source_pauses_and_goes_on(work: Path, tmp_path: Path) -> None:
     assert again == tasks, "people judged these completions, so they may not change"
     summary = read(tmp_path / "runs/people/summary.json")
     assert summary["feedback"]["labels"]["annotators"] == ["anna"]
-    assert "simulated" not in summary
+    assert "simulation" not in summary
     assert summary["reward_model"]["accuracy_longest_baseline"] > 0.95, "anna likes long answers"

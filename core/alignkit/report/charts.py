@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 from alignkit.report.read import RunFiles
 from alignkit.report.series import Curves, Key, Series
@@ -10,7 +11,6 @@ from alignkit.report.wording import Wording, base_metric, number, shortened, wor
 MAX_CHARTS = 50
 MAX_ROUNDS = 8
 NAMES_SHOWN = 20
-AXIS = {"train": "optimizer step", "align": "iteration"}
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,16 @@ def _charts(run: RunFiles, curves: Curves, simulated: bool) -> list[Chart]:
             words = wording(metric)
             title = words.title + (" (simulated)" if simulated and metric.startswith("true_reward") else "")
             lines.sort(key=lambda line: (line.round, line.held_out))
-            axis = AXIS.get(str(run.options(step).get("step")), "index")
-            charts.append(Chart(step, metric, words, title, axis, tuple(lines)))
+            charts.append(Chart(step, metric, words, title, _axis(run.options(step)), tuple(lines)))
     order = {step: i for i, (step, _) in enumerate(groups)}
     return sorted(charts, key=lambda c: (order[c.step], c.words.rank, c.metric))
+
+
+def _axis(options: dict[str, Any]) -> str:
+    """What a step's rows count: iterations where it fills the loop's slots, optimizer steps where it only trains."""
+    if "optimizer_stage" not in options:
+        return "index"
+    return "iteration" if "reward_source" in options else "optimizer step"
 
 
 def _rounds(curves: Curves, step: str) -> list[int]:

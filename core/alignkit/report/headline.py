@@ -9,6 +9,8 @@ from alignkit.report.series import LARGEST
 from alignkit.report.wording import number, percent, plain, signed
 
 MAX_CARDS = 12
+# The key under which a summary, or a section of it, says what in it is simulated.
+SIMULATION = "simulation"
 SIMULATED = "Parts of this run are simulated: the summary says so without naming them."
 
 
@@ -49,7 +51,7 @@ def simulated_notes(summary: dict[str, Any]) -> list[str]:
     found: list[str] = []
     for part in (summary, *(r for r in as_list(summary.get("rounds")) if isinstance(r, dict))):
         for section in (part, *(v for v in part.values() if isinstance(v, dict))):
-            value = section.get("simulated")
+            value = section.get(SIMULATION)
             found += [] if not value else [SIMULATED] if value is True else [plain(value)]
     return list(dict.fromkeys(found))
 
@@ -57,8 +59,8 @@ def simulated_notes(summary: dict[str, Any]) -> list[str]:
 def cards(summary: dict[str, Any]) -> list[Card]:
     """Headline cards of a summary, or of one of its rounds. What is not measured has no card."""
     sections = {k: v for k, v in summary.items() if isinstance(v, dict)}
-    simulated = bool(summary.get("simulated"))
-    found = [(rank, k, card) for k, v in sections.items() for rank, card in _of_section(k, v, simulated)]
+    simulated = bool(summary.get(SIMULATION))
+    found = [(rank, k, card) for k, v in sections.items() for rank, card in _of_section(v, simulated)]
     found.sort(key=lambda item: item[0])
     titles = [card.title for _, _, card in found]
     shown = []
@@ -69,10 +71,10 @@ def cards(summary: dict[str, Any]) -> list[Card]:
     return shown
 
 
-def _of_section(name: str, section: dict[str, Any], simulated: bool) -> Iterator[tuple[int, Card]]:
+def _of_section(section: dict[str, Any], simulated: bool) -> Iterator[tuple[int, Card]]:
     """(rank, card) of what one section of the summary reports."""
-    simulated = simulated or bool(section.get("simulated"))
-    if "accuracy_longest_baseline" in section or (name == "reward_model" and "accuracy" in section):
+    simulated = simulated or bool(section.get(SIMULATION))
+    if "accuracy_longest_baseline" in section:
         yield 0, _accuracy(section)
     if "reward_end" in section:
         details = "what the policy is trained to raise"
@@ -82,8 +84,8 @@ def _of_section(name: str, section: dict[str, Any], simulated: bool) -> Iterator
         yield 2, Card("True reward", *_change(section, "true_reward", details), simulated)
     if section.get("win_rate") is not None:
         yield 3, _win_rate(section["win_rate"])
-    if name == "feedback":
-        yield from ((5, card) for step in section.values() if isinstance(step, dict) for card in _agreement(step))
+    for step in section.values():
+        yield from ((5, card) for card in (_agreement(step) if isinstance(step, dict) else ()))
     if "kl" in section:
         details = "nats; how far the policy has moved"
         yield 4, Card("KL to the reference policy", number(section["kl"], 3), (details,))

@@ -16,7 +16,6 @@ from alignkit.report.series import Curves, read_curves
 from alignkit.report.wording import duration, number, plain, point_in_time, shortened
 
 HERE = Path(__file__).parent
-DATA = ("data", "feedback")
 SAMPLE_KEYS = ("prompt", "before", "after", "before_score", "after_score")
 
 
@@ -59,7 +58,7 @@ def collect(folder: Path) -> dict[str, Any]:
     def drawing(chart: Chart) -> Markup:
         return drawn[id(chart)]
 
-    sections = tables.sections(summary)
+    sections, about_data = tables.sections(summary), _about_data(run)
     return {
         "name": shortened(plain(summary.get("name") or run.recipe.get("name") or folder.name), 200),
         "facts": _facts(run),
@@ -73,13 +72,20 @@ def collect(folder: Path) -> dict[str, Any]:
         "samples": samples,
         "sample_rows": [_sample(row) for row in samples.rows] if samples else [],
         "compared": _compared(run, samples),
-        "data": [t for t in sections if t.caption in DATA],
-        "sections": [t for t in sections if t.caption not in DATA],
+        "data": [t for t in sections if t.caption in about_data],
+        "sections": [t for t in sections if t.caption not in about_data],
         "times": tables.times(run),
         "plugins": tables.plugin_table(run.plugins),
         "environment": tables.environment_table(run.plugins),
         "recipe": tables.recipe_text(run.recipe),
     }
+
+
+def _about_data(run: RunFiles) -> set[str]:
+    """Sections with an entry per step: what steps read and made. What a model measured has its figures right there."""
+    ids = {id for _, id in run.planned} | {step.id for step in run.steps}
+    sections = {name: value for name, value in run.summary.items() if isinstance(value, dict) and value}
+    return {tables.caption(name) for name, value in sections.items() if value.keys() <= ids}
 
 
 def _facts(run: RunFiles) -> list[tuple[str, str]]:

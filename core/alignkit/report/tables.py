@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from alignkit.report.headline import cards
+from alignkit.report.headline import SIMULATION, cards
 from alignkit.report.read import RunFiles, as_list
 from alignkit.report.wording import duration, plain, shortened
 
@@ -56,10 +56,15 @@ def sections(summary: dict[str, Any]) -> list[Table]:
     columns = tuple(f"round {number}" if number else "value" for number, _ in shown)
     hidden = f"The last {len(shown)} of {len(numbered)} rounds." if len(shown) < len(numbered) else ""
     names = [k for k, v in summary.items() if isinstance(v, dict | list) and k != "rounds"]
-    singles = [{k: v for k, v in r.items() if k not in names and k != "simulated"} for _, r in shown]
+    singles = [{k: v for k, v in r.items() if k not in names and k != SIMULATION} for _, r in shown]
     tables = [_section("run", columns, singles, hidden)]
     tables += [_section(name, columns, [r.get(name) for _, r in shown], hidden) for name in names]
     return [table for table in tables if table.rows]
+
+
+def caption(name: str) -> str:
+    """The caption of a section's table."""
+    return shortened(name, 120)
 
 
 def _section(name: str, columns: tuple[str, ...], values: list[Any], note: str) -> Table:
@@ -73,7 +78,7 @@ def _section(name: str, columns: tuple[str, ...], values: list[Any], note: str) 
     )
     if len(keys) > MAX_ROWS:
         note = f"{note} {len(keys) - MAX_ROWS:,} further rows are not shown.".strip()
-    return Table(shortened(name, 120), columns, rows, note)
+    return Table(caption(name), columns, rows, note)
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -96,8 +101,8 @@ def rounds_at_a_glance(summary: dict[str, Any]) -> Table | None:
     if len(rounds) < 2:
         return None
     numbered = list(enumerate(rounds, 1))[-MAX_COLUMNS:]
-    simulated = bool(summary.get("simulated"))
-    by_round = [{c.name: c.value for c in cards({**r, "simulated": simulated})} for _, r in numbered]
+    simulated = bool(summary.get(SIMULATION))
+    by_round = [{c.name: c.value for c in cards({**r, SIMULATION: simulated})} for _, r in numbered]
     titles = list(dict.fromkeys(title for column in by_round for title in column))
     rows = tuple(Row(title, tuple(column.get(title, "–") for column in by_round)) for title in titles)
     note = f"The last {len(numbered)} of {len(rounds)} rounds." if len(numbered) < len(rounds) else ""

@@ -16,7 +16,7 @@ from alignkit.recipe.check import resolve, slots
 from alignkit.recipe.load import load_recipe
 from alignkit.recipe.source import Lines, parse_value
 from alignkit.records import Judgement, Task
-from alignkit.sampling import standalone_context
+from alignkit.standalone import standalone_context
 
 DEFAULT_JUDGE = "ai"
 _PLACE = Lines("command line")

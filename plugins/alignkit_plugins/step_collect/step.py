@@ -67,7 +67,7 @@ class Collect:
             figures["about_source"] = dict(source.annotation_figures())
         summary: dict[str, Any] = {"feedback": {context.step_id: figures}}
         if any(j.annotator.kind == "program" for j in judgements):
-            summary["simulated"] = SIMULATED
+            summary["simulation"] = SIMULATED
         return StepOutput(outputs, summary)
 
     def _earlier(self, context: StepContext) -> list[Answered]:

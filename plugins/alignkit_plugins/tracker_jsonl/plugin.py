@@ -24,4 +24,4 @@ def build(config: NoConfig, context: "BuildContext") -> "JsonlTracker":
 def alignkit_trackers() -> Iterable[Component]:
     """The tracker `jsonl`."""
     summary = "writes metrics.jsonl into the step's folder, one row per call"
-    return [Component(name="jsonl", build=build, config=NoConfig, summary=summary)]
+    return [Component(name="jsonl", build=build, config=NoConfig, summary=summary, tags=frozenset({"default"}))]

@@ -34,4 +34,6 @@ def build(config: ProgressConfig, context: "BuildContext") -> "ProgressTracker":
 def alignkit_trackers() -> Iterable[Component]:
     """The tracker `progress`."""
     summary = "shows a progress bar on stderr, or plain lines when stderr is no terminal"
-    return [Component(name="progress", build=build, config=ProgressConfig, summary=summary)]
+    return [
+        Component(name="progress", build=build, config=ProgressConfig, summary=summary, tags=frozenset({"default"}))
+    ]

@@ -34,6 +34,7 @@ HEAVY = (
 NOT_IN_QUICKSTART = {
     "command_feedback",
     "command_label",
+    "command_sample",
     "reward_ai",
     "reward_mixed",
     "advantage_grpo",

@@ -11,6 +11,7 @@ import pytest
 from alignkit.errors import UserError
 from alignkit.report import write_report
 from alignkit.report.charts import MAX_CHARTS
+from alignkit.report.headline import cards
 from alignkit.report.read import SAMPLES_SHOWN
 
 HOSTILE = "<script>alert(1)</script>\"><img src=x onerror=alert(2)>'$x^{ {{ 7*7 }}"
@@ -34,7 +35,7 @@ def manifest(run: Path, round: int, number: int, id: str, **changes: Any) -> Non
 
 def summary_of_round(number: int) -> dict[str, Any]:
     return {
-        "data": {"texts": 1234, "rejected": {"too_long": 17}},
+        "data": {"corpus": {"texts": 1234, "rejected": {"too_long": 17}}},
         "reward_model": {"accuracy": 0.7 + number / 100, "accuracy_longest_baseline": 0.553},
         "ppo": {
             "reward_start": 0.25,
@@ -52,9 +53,11 @@ def summary_of_round(number: int) -> dict[str, Any]:
 def run(tmp_path: Path) -> Path:
     """A finished run of two rounds."""
     folder = tmp_path / "quick"
+    slots = {"reward_source": {"name": "reward_model"}, "optimizer_stage": {"name": "ppo"}}
     steps = [
+        {"id": "corpus", "step": "data", "format": "text"},
         {"id": "sft", "step": "train", "optimizer_stage": {"name": "sft"}},
-        {"id": "aligned", "step": "align", "each_round": True, "optimizer_stage": {"name": "ppo"}},
+        {"id": "aligned", "step": "align", "each_round": True, **slots},
         {"id": "eval", "step": "evaluate", "each_round": True, "policy": "@aligned", "against": "@sft"},
     ]
     put(
@@ -76,8 +79,9 @@ def run(tmp_path: Path) -> Path:
     rounds = [summary_of_round(1), summary_of_round(2)]
     put(
         folder / "summary.json",
-        {"name": "quick", "seed": 7, "simulated": SIMULATED, **rounds[1], "rounds": rounds},
+        {"name": "quick", "seed": 7, "simulation": SIMULATED, **rounds[1], "rounds": rounds},
     )
+    manifest(folder, 1, 0, "corpus")
     manifest(folder, 1, 1, "sft")
     rows = [{"round": 1, "step": "sft", "index": i, "loss": 3.0 - i / 100, "lr": 1e-4} for i in range(1, 101)]
     rows.append({"round": 1, "step": "sft", "index": 100, "heldout_loss": 2.22})
@@ -107,7 +111,7 @@ def run(tmp_path: Path) -> Path:
         ]
         put_rows(folder / f"r{number}/03-eval/samples.jsonl", samples)
     put_rows(folder / "metrics.jsonl", rows)
-    ids = [(1, "sft"), (1, "aligned"), (1, "eval"), (2, "aligned"), (2, "eval")]
+    ids = [(1, "corpus"), (1, "sft"), (1, "aligned"), (1, "eval"), (2, "aligned"), (2, "eval")]
     times = [{"round": r, "id": id, "seconds": 30.0 if id == "sft" else 60.0} for r, id in ids]
     put(folder / "timing.json", {"seconds": 3725.0, "steps": times})
     return folder
@@ -161,6 +165,13 @@ def test_rounds_stand_side_by_side(run: Path) -> None:
     assert "Learned reward 0.25 → 2.5 0.25 → 3.5" in text
 
 
+def test_agreement_is_found_in_the_section_of_any_step() -> None:
+    figures = {"agreement": {"preference": {"raw": 0.75, "alpha": 0.5, "items": 40, "annotators": 3}}, "judgements": 80}
+    (card,) = cards({"opinions": {"labels": figures}, "policy": {"kl_coef": 0.1}})
+    assert (card.title, card.value) == ("Annotators agree (preference)", "75.0 %")
+    assert card.details == ("Krippendorff's alpha 0.5", "40 items, 3 annotators")
+
+
 def test_what_is_simulated_is_called_simulated(run: Path) -> None:
     page = Page(run)
     assert page.text.count(SIMULATED) == 1
@@ -170,7 +181,7 @@ def test_what_is_simulated_is_called_simulated(run: Path) -> None:
 
 def test_nothing_is_called_simulated_without_reason(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
-    del summary["simulated"]
+    del summary["simulation"]
     put(run / "summary.json", summary)
     page = Page(run)
     assert "True reward" in page.text
@@ -180,13 +191,13 @@ def test_nothing_is_called_simulated_without_reason(run: Path) -> None:
 @pytest.mark.parametrize("where", ["section", "round", "flag"])
 def test_simulated_is_found_wherever_the_summary_says_it(run: Path, where: str) -> None:
     summary = json.loads((run / "summary.json").read_text())
-    del summary["simulated"]
+    del summary["simulation"]
     if where == "section":
-        summary["ppo"]["simulated"] = SIMULATED
+        summary["ppo"]["simulation"] = SIMULATED
     elif where == "round":
-        summary["rounds"][0]["simulated"] = SIMULATED
+        summary["rounds"][0]["simulation"] = SIMULATED
     else:
-        summary["simulated"] = True
+        summary["simulation"] = True
     put(run / "summary.json", summary)
     expected = "Parts of this run are simulated" if where == "flag" else SIMULATED
     assert f"Simulated. {expected}" in Page(run).text
@@ -243,8 +254,15 @@ def test_the_newest_samples_are_found_by_number_not_by_name(run: Path) -> None:
 def test_data_counts_and_rows_left_out_stand_out(run: Path) -> None:
     page = Page(run)
     assert "texts 1,234" in page.text
-    assert "rejected.too_long 17" in page.text
-    assert '<tr class="flagged"><th scope="row">rejected.too_long</th>' in page.source
+    assert "corpus.rejected.too_long 17" in page.text
+    assert '<tr class="flagged"><th scope="row">corpus.rejected.too_long</th>' in page.source
+    # under its own heading: what steps made, apart from what they measured
+    assert (
+        page.source.index('id="data"')
+        < page.source.index("<caption>data</caption>")
+        < page.source.index('id="numbers"')
+    )
+    assert page.source.index('id="numbers"') < page.source.index("<caption>ppo</caption>")
 
 
 def test_time_plugins_environment_recipe_and_unknown_sections(run: Path) -> None:
@@ -261,7 +279,7 @@ def test_time_plugins_environment_recipe_and_unknown_sections(run: Path) -> None
     ):
         assert expected in page.text, expected
     widths = [s for s in page.attributes("style") if s.startswith("width:")]
-    assert sorted(widths) == ["width:100.0%"] * 4 + ["width:50.0%"]
+    assert sorted(widths) == ["width:100.0%"] * 5 + ["width:50.0%"]
 
 
 def test_the_page_is_valid_enough_to_read(run: Path) -> None:
@@ -302,7 +320,7 @@ def test_everything_hostile_is_escaped(run: Path) -> None:
             for step in ("sft", HOSTILE)
         )
     summary = json.loads((run / "summary.json").read_text())
-    put(run / "summary.json", {**summary, "name": HOSTILE, "simulated": HOSTILE, HOSTILE: {HOSTILE: HOSTILE}})
+    put(run / "summary.json", {**summary, "name": HOSTILE, "simulation": HOSTILE, HOSTILE: {HOSTILE: HOSTILE}})
     recipe = json.loads((run / "recipe.json").read_text())
     put(
         run / "recipe.json",
@@ -384,7 +402,7 @@ def test_a_failed_run_shows_what_it_reached(run: Path) -> None:
     put_rows(run / "r2/02-aligned/metrics.jsonl", [{"step": "aligned", "index": i, "kl": 1.0 * i} for i in (1, 2)])
     page = Page(run)
     stopped = "Step aligned of round 2 was started and did not finish."
-    assert f"Not finished. 3 of 5 steps are done. {stopped}" in page.text
+    assert f"Not finished. 4 of 6 steps are done. {stopped}" in page.text
     assert "heldout_loss 2.247" in page.text
     assert "round 2: 1 → 2" in page.text
     assert "1 min 30 s" in page.text

@@ -29,7 +29,7 @@ def command(model: str, settings: tuple[str, ...], prompts: tuple[str, ...], fil
         raise UserError(f"seed={seed} is no whole number", where="command line")
     if bool(prompts) == bool(file):
         raise UserError("give either --prompt TEXT or --prompts FILE", where="command line")
-    from alignkit.sampling import sample_model
+    from alignkit_plugins.command_sample.sampling import sample_model
 
     for prompt, completion, chat in sample_model(model, list(prompts), file, options, seed):
         if as_json:

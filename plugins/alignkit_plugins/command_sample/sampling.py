@@ -4,18 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alignkit.context import BuildContext, RunInfo
 from alignkit.data.rows import BadRow
 from alignkit.data.sources import read_rows
-from alignkit.device import choose_device
 from alignkit.errors import UserError
-from alignkit.manager import PluginManager
-from alignkit.ops import choose_ops
 from alignkit.protocols import Policy, Sampler
-from alignkit.recipe import ComponentSpec, Recipe, StepSpec
+from alignkit.recipe import ComponentSpec
 from alignkit.recipe.check import resolve, validated
 from alignkit.recipe.source import Lines
 from alignkit.records import Message, Prompt, Sampling, plain_text
+from alignkit.standalone import standalone_context
 
 
 def sample_model(
@@ -52,24 +49,3 @@ def _read_prompts(file: Path) -> Iterator[Prompt]:
 def _prompt(policy: Policy, text: str) -> Prompt:
     chat = getattr(policy, "has_chat_template", False)
     return Prompt(prompt=(Message(role="user", content=text),) if chat else text)
-
-
-def standalone_context(spec: ComponentSpec, seed: int) -> BuildContext:
-    """A context to build components with outside a run; `spec` stands for the recipe's policy."""
-    manager = PluginManager()
-    manager.load_entry_points()
-    device = choose_device("auto")
-    recipe = Recipe(name="sample", policy=spec, steps=(StepSpec(id="sample", step="sample"),))
-
-    def no_reference(reference: str) -> Path:
-        raise UserError(f"{reference} has no meaning outside a run", where="command line")
-
-    return BuildContext(
-        manager=manager,
-        recipe=recipe,
-        run=RunInfo("sample", Path(), seed, 1, manager.versions()),
-        device=device,
-        ops=choose_ops(manager, "auto", device),
-        resolve_reference=no_reference,
-        seed=seed,
-    )

@@ -1,0 +1,1 @@
+"""The command `sample`: completions of a model outside a run."""
