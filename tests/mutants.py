@@ -141,7 +141,9 @@ class Sandbox:
             "MUTANTS_SANDBOX": str(self.folder),
             "MUTANTS_REPORT": str(self._report),
         }
-        options = ["-q", "-x", "-p", GUARD.stem, "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not gpu"]
+        # Loaded before the copy is on the path, alignkit's own pytest plugin would bring the installed package along.
+        plugins = [GUARD.stem, "no:cacheprovider", "no:xdist", "no:alignkit"]
+        options = ["-q", "-x", *(part for name in plugins for part in ("-p", name)), "-m", "not gpu"]
         command = [sys.executable, "-m", "pytest", *options, *tests]
         try:
             done = subprocess.run(

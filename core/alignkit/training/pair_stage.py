@@ -15,6 +15,7 @@ from torch import Tensor
 from alignkit.batches import Row
 from alignkit.ops import Ops
 from alignkit.protocols import FitTask, Policy
+from alignkit.training.backward import accumulate_gradients
 from alignkit.training.config import PairTrainingConfig
 from alignkit.training.loop import train_steps
 from alignkit.training.pairs import (
@@ -127,7 +128,7 @@ def accumulate_pairs(
         logp_B = sequence_logps(policy, rows, ops)
         reference_B = torch.cat([known.ref_logp_B for known in chosen])
         loss, figures = _apply(objective, logp_B, reference_B, rows, pairs, ops)
-        torch.autograd.backward(loss / denominator)
+        accumulate_gradients(loss / denominator)
         for name, value in figures.items():
             sums[name] += value
     return _means(sums, denominator)

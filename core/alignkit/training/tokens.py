@@ -8,6 +8,7 @@ from alignkit.batches import Row, TokenBatch
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.protocols import Policy
+from alignkit.training.backward import accumulate_gradients
 from alignkit.training.batching import check_positions, micro_batches
 from alignkit.training.config import DataTrainingConfig
 from alignkit.training.loop import train_steps
@@ -60,7 +61,7 @@ def accumulate_token_loss(
         one_N = torch.ones(batch.tokens, device=policy.device)
         # with advantage 1 and no older policy the policy's loss is the cross-entropy
         loss, _ = context.ops.fused_linear_policy_loss(h_NH, head, batch.targets_N, one_N, one_N / count)
-        loss.backward()
+        accumulate_gradients(loss)
         total += float(loss.detach())
     return total, count
 

@@ -15,6 +15,7 @@ from alignkit.batches import Row
 from alignkit.errors import UserError
 from alignkit.ops import Ops
 from alignkit.protocols import FitTask, Policy
+from alignkit.training.backward import accumulate_gradients
 from alignkit.training.loop import train_steps
 from alignkit.training.pairs import PairColumns, decided, flatten, longest_baseline, micro_groups, points
 from alignkit.training.sequences import all_sequence_logps, completion_row, sequence_logps
@@ -135,7 +136,7 @@ def accumulate_labels(policy: Policy, batch: Sequence[Known], config: KTOConfig,
         weights = (config.beta, config.desirable_weight, config.undesirable_weight)
         loss_b = kto_loss(ratio_b, z0, *_weights(groups, logp_b.device), *weights)
         loss: Any = loss_b.sum() / denominator
-        loss.backward()
+        accumulate_gradients(loss)
         total += float(loss.detach())
         reward_B.append(config.beta * ratio_b.detach().cpu())
         logp_B.append(logp_b.detach().cpu())

@@ -15,6 +15,7 @@ from alignkit.modeling.scorer import SequenceScorer
 from alignkit.ops import Ops
 from alignkit.protocols import FitTask
 from alignkit.records import Content
+from alignkit.training.backward import accumulate_gradients
 from alignkit.training.loop import train_steps
 from alignkit.training.pairs import (
     Group,
@@ -118,7 +119,7 @@ def accumulate_pair_loss(
         if config.centering:
             sums_P = scores_B[a_P] + scores_B[b_P]
             loss = loss + config.centering * (weight_P * sums_P.square()).sum() / denominator
-        loss.backward()
+        accumulate_gradients(loss)
         total += float(loss.detach())
         points_D = right_order(scores_B.detach(), columns)
         right += float(points_D.sum())

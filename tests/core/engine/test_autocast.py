@@ -3,13 +3,16 @@
 import contextlib
 from pathlib import Path
 
+import pytest
 import torch
 
 from alignkit.batches import Head
 from alignkit.engine.precision import mixed_precision
 from alignkit.ops.linear_logprob import project
+from alignkit.training.backward import accumulate_gradients
 from helpers.models import make_scorer
 
+ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 
@@ -47,3 +50,23 @@ def test_the_settings_of_torch_are_put_back() -> None:
         raise ZeroDivisionError
     assert torch.get_float32_matmul_precision() == before
     assert not torch.is_autocast_enabled("cpu")
+
+
+def test_gradients_of_projections_stay_in_float32() -> None:
+    """The stages' backward runs inside the region too; it must not round what the forward pass has kept."""
+    generator = torch.Generator().manual_seed(0)
+    h_NH, weight_VH, slope_NV = (torch.randn(shape, generator=generator) for shape in ((7, 32), (50, 32), (7, 50)))
+    weight_VH.requires_grad_()
+    with mixed_precision(CPU, "bfloat16"):
+        accumulate_gradients((project(h_NH, Head(weight_VH)) * slope_NV).sum())
+    assert weight_VH.grad is not None
+    truth_VH = slope_NV.double().T @ h_NH.double()
+    assert float((weight_VH.grad - truth_VH).abs().max()) < 1e-4  # 0.04 with products of bfloat16
+
+
+@pytest.mark.parametrize("folder", ["core", "plugins"])
+def test_no_stage_calls_backward_itself(folder: str) -> None:
+    own = "core/alignkit/training/backward.py"
+    files = [p for p in (ROOT / folder).rglob("*.py") if p != ROOT / own and "testing" not in p.parts]
+    assert len(files) > 80
+    assert [str(p) for p in files if ".backward(" in p.read_text()] == []
