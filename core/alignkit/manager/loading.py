@@ -5,6 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
+from pluggy import PluginValidationError
+
+from alignkit.manager.refusal import Refusal
 from alignkit.manager.registered import PluginStatus
 
 # Packages whose import takes a second or so. Every command loads every plugin, so none belongs at its top level.
@@ -33,4 +36,6 @@ def contained(status: PluginStatus, prefix: str = "") -> Iterator[None]:
         raise
     # Not only Exception: a module may call sys.exit, or pytest.importorskip, when something it needs is missing.
     except BaseException as error:
-        status.problem = f"{prefix}{type(error).__name__}: {error}"
+        said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        known = isinstance(error, Refusal | PluginValidationError)
+        status.problem = said if known else f"{prefix}{type(error).__name__}: {said}"

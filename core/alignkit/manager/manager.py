@@ -21,7 +21,14 @@ from alignkit.hookspecs import HOOKSPEC_CLASSES, PROJECT_NAME, REGISTRATION_HOOK
 from alignkit.manager.installed import installed_plugins, normal
 from alignkit.manager.loading import contained, import_quietly
 from alignkit.manager.local import LOCAL_DISTRIBUTION, import_plugin, plugins_in, version_of
-from alignkit.manager.refusal import Implementations, api_problem, component_problem, config_problem, hook_problem
+from alignkit.manager.refusal import (
+    Implementations,
+    Refusal,
+    api_problem,
+    component_problem,
+    config_problem,
+    hook_problem,
+)
 from alignkit.manager.registered import BUILTIN_DISTRIBUTION, PluginStatus, Registered
 
 logger = logging.getLogger("alignkit")
@@ -115,7 +122,7 @@ class PluginManager:
             return
         with contained(status), self._warnings_named(status):
             if self._pluggy.has_plugin(status.key):
-                raise ValueError(f"there already is a plugin {status.key}")
+                raise Refusal(f"there already is a plugin {status.key}")
             self._pluggy.register(plugin, name=status.key)
             own = self._implementations(plugin)
             status.problem = hook_problem(plugin, own)
@@ -158,7 +165,7 @@ class PluginManager:
                 if problem is None and status.distribution != BUILTIN_DISTRIBUTION:
                     problem = config_problem(component.config)
                 if problem:
-                    raise ValueError(f"{shown}: {problem}")
+                    raise Refusal(f"{shown}: {problem}")
                 if component.api < components.API_VERSION:
                     text = f"{shown} is made for api {component.api}, and the newest is {components.API_VERSION}"
                     warnings.warn(text, AlignkitDeprecationWarning, stacklevel=2)
@@ -173,9 +180,9 @@ class PluginManager:
             if (other.kind, other.component.name) != (new.kind, new.component.name):
                 continue
             if other.distribution == new.distribution:
-                raise ValueError(f"{new.kind} {new.component.name!r} is registered twice")
+                raise Refusal(f"{new.kind} {new.component.name!r} is registered twice")
             if other.distribution == BUILTIN_DISTRIBUTION:
-                raise ValueError(f"{new.kind} {new.component.name!r} is a built-in name; choose another")
+                raise Refusal(f"{new.kind} {new.component.name!r} is a built-in name; choose another")
 
     def names(self, kind: Kind) -> list[str]:
         """Names of all usable components of a kind."""
@@ -207,16 +214,14 @@ class PluginManager:
         )
 
     def _why_not(self, kind: Kind) -> str:
-        hint = f"installed: {', '.join(self.names(kind)) or 'none'}"
+        hint = f"installed: {', '.join(self.names(kind)) or 'none'}. Others come with a plugin: pip install its package"
         failed = [f"{p.owner}: {p.problem}" for p in self.plugins if p.problem]
         left_out = [f"{name} ({why})" for name, why in self.left_out.items()]
         if failed:
             hint += f". Plugins that failed to load: {'; '.join(failed)}"
         if left_out:
             hint += f". Plugins left out: {', '.join(left_out)}"
-        if not failed and not left_out:
-            hint += ". A plugin that offers it is installed with pip; `alignkit plugins` lists what is there"
-        return hint
+        return hint + "; `alignkit plugins` lists what is there"
 
     @staticmethod
     def strict_by_environment() -> bool:

@@ -14,6 +14,11 @@ from alignkit.hookspecs import HOOKSPEC_CLASSES, PROJECT_NAME
 # Keys a recipe uses itself: a component whose options have such a name could never be given it.
 RECIPE_KEYS = {"step": ("name", "id", "step", "each_round")}
 
+
+class Refusal(ValueError):
+    """A plugin that cannot be used, in words that need no name of an exception before them."""
+
+
 Implementations = list[tuple[pluggy.HookCaller, pluggy.HookImpl]]
 
 
