@@ -6,13 +6,13 @@ PYTHON ?= python3
 # One thread per test process: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: setup quickstart lint test test-all mutants chromium format clean
+.PHONY: setup quickstart lint test test-all docs mutants chromium format clean
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 quickstart: $(READY)
@@ -31,8 +31,14 @@ test: lint
 test-all: lint chromium
 	$(PYTEST) -m 'not gpu'
 
-# Breaks the code in the ways of tests/mutants.toml; a test has to notice each.
+# The documentation as a site in site/, to be opened from there or served from any folder. test-all builds it too.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Breaks components in the ways of tests/conformance, where a check of the suites has to notice each, and the code in
+# those of tests/mutants.toml, where a test has to.
 mutants: $(READY)
+	$(PYTEST) -q tests/conformance
 	$(BIN)/python tests/mutants.py --jobs 2
 
 chromium:
@@ -44,4 +50,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist build site .pytest_cache .mypy_cache .ruff_cache

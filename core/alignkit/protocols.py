@@ -52,11 +52,15 @@ class Policy(Protocol):
 
     module: "nn.Module"
     revision: str
-    device: "torch.device"
     pad_id: int
     tokenizer_id: str
     stop_ids: frozenset[int]
     max_positions: int | None
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the weights are."""
+        ...
 
     def encode_prompt(self, prompt: "Content") -> list[int]:
         """Token ids of a prompt, chat template and special tokens included."""
@@ -219,7 +223,7 @@ class Experience(NamedTuple):
 
 
 class RolloutStage(Protocol):
-    """An optimizer stage that learns from rollouts: ppo, …
+    """An optimizer stage that learns from rollouts: ppo, … It is `Resumable` too.
 
     `adds_kl` says that it adds `Experience.kl_term` to its loss; the step refuses `kl.placement: loss` otherwise.
     """
@@ -234,6 +238,23 @@ class RolloutStage(Protocol):
 
     def update(self, experience: Experience) -> dict[str, float]:
         """Change policy (and critic) by one batch; return metrics."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """Something that can be taken up where it was left; every `RolloutStage` is.
+
+    The weights of the models that it changes are no part of its state: whoever takes it up gives those back first. A
+    rollout stage is then made anew, started, restored, and its next update is bit for bit what it would have been.
+    """
+
+    def state(self) -> "Mapping[str, Tensor | str | int | float | bool | None]":
+        """A snapshot: flat, tensors and plain values, so that safetensors and JSON hold it and nothing is pickled."""
+        ...
+
+    def restore(self, state: "Mapping[str, Tensor | str | int | float | bool | None]") -> None:
+        """Take over a `state()`. Raises UserError for one of another model."""
         ...
 
 

@@ -1,10 +1,12 @@
 """The eager references through torch.compile: what a user has without any kernel of ours."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import wraps
+from typing import Any, cast
 
 import torch
 
+from alignkit.kl import KLTerm
 from alignkit.ops import OPS
 
 
@@ -30,4 +32,24 @@ class Compiled:
 
     def implementations(self) -> Mapping[str, Callable[..., Any]]:
         """All ops, compiled at their first call; `gae` is a loop over time that would be unrolled for a minute."""
-        return {name: torch.compile(op, dynamic=True) for name, op in OPS.items() if name != "gae"}
+        return {name: compiled(op) for name, op in OPS.items() if name != "gae"}
+
+
+def compiled(op: Callable[..., Any]) -> Callable[..., Any]:
+    """The op with sizes as variables and numbers as constants.
+
+    A number that is a variable may be replaced by another call's where it bounds a `clamp`, without a word
+    (pytorch/pytorch issue 194976): the clip range would be a wrong one. Of the numbers only the KL coefficient changes
+    in a run, so it becomes a tensor.
+    """
+    function = torch.compile(op, dynamic=True)
+
+    @wraps(op)
+    def call(*arguments: Any, **options: Any) -> Any:
+        term = options.get("kl")
+        if isinstance(term, KLTerm):
+            options["kl"] = KLTerm(cast("float", torch.as_tensor(term.coef)), term.estimator, term.gradient)
+        with torch._dynamo.config.patch(specialize_float=True):
+            return function(*arguments, **options)
+
+    return call

@@ -1,58 +1,16 @@
 """A step context without a run, and small stand-ins for the slots of the loop."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from alignkit.batches import Rollout
-from alignkit.context import RunInfo, StepContext
-from alignkit.errors import UserError
-from alignkit.manager import PluginManager
-from alignkit.ops import choose_ops
-from alignkit.recipe import ComponentSpec, Recipe, StepSpec
 from alignkit.records import FinishReason, Prompt
+from alignkit.testing.context import Rows, make_context
 
-
-class Rows:
-    """A tracker that keeps every row of metrics."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, dict[str, float]]] = []
-
-    def start(self, step_id: str, total: int | None, unit: str) -> None:
-        """Nothing to prepare."""
-
-    def log(self, step_id: str, index: int, metrics: Any) -> None:
-        """Keep the row."""
-        self.rows.append((index, dict(metrics)))
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-def make_context(folder: Path = Path(), seed: int = 0, manager: PluginManager | None = None) -> StepContext:
-    """A context on the CPU with eager ops, no references and one tracker of type `Rows`."""
-    manager = manager or PluginManager()
-    spec = ComponentSpec(name="causal_lm", path="none")
-
-    def no_reference(reference: str) -> Path:
-        raise UserError(f"{reference} has no meaning here")
-
-    return StepContext(
-        manager=manager,
-        recipe=Recipe(name="test", policy=spec, steps=(StepSpec(id="one", step="train"),)),
-        run=RunInfo("test", folder, seed, 1, {}),
-        device=torch.device("cpu"),
-        ops=choose_ops(manager, "eager", torch.device("cpu")),
-        resolve_reference=no_reference,
-        seed=seed,
-        step_id="one",
-        folder=folder,
-        trackers=(Rows(),),
-    )
+__all__ = ["Rows", "TextScores", "make_context", "make_rollout"]
 
 
 class TextScores:

@@ -12,26 +12,14 @@ from alignkit.batches import Row, TokenBatch
 from alignkit.modeling import folders
 from alignkit.modeling.encoding import TextEncoder
 from alignkit.modeling.scorer import SequenceScorer
+from alignkit.testing.tiny import CORPUS, SIZE
 from alignkit_plugins.policy_causal_lm.policy import CausalLM
 from alignkit_plugins.policy_causal_lm.tokenizer import CHATML
 
-CORPUS = [
-    "the quiet film won me over with honest acting and a haunting score",
-    "this thriller about two brothers is long and dull and I left early",
-    "I recommend it to families who like slow stories with a warm ending",
-] * 4
 PAD, BOS, EOS, EXTRA = "<pad>", "<s>", "</s>", "<stop>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 SIZES: dict[str, dict[str, Any]] = {
-    "llama": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "tie_word_embeddings": True,
-    },
+    "llama": SIZE,
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
 }
 
@@ -47,7 +35,7 @@ def make_tokenizer(chat: bool = False, pad: str | None = PAD, template: str = CH
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.train_from_iterator(CORPUS * 4, trainer)
     if not chat:
         start = [(BOS, tokenizer.token_to_id(BOS))]
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=start)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from alignkit.batches import Head
 from alignkit.ops import OPS
+from alignkit.testing.kernel_cases import CASES, RUNS, Case, Inputs, check
 from alignkit_kernels import chunks
 from alignkit_kernels.bench.measure import peak_bytes
 from alignkit_kernels.vocabulary import VocabularyOps
-from helpers.kernel_cases import CASES, RUNS, Case, Inputs, check
 
 CHUNKED = VocabularyOps("torch").implementations()
 
@@ -32,7 +32,7 @@ def test_error_is_that_of_the_eager_op(run: str, case: Case) -> None:
 @pytest.mark.parametrize("frozen", ["h", "weight", "bias"])
 @pytest.mark.parametrize("op", ["linear_logprob", "fused_linear_policy_loss"])
 def test_what_needs_no_gradient_gets_none_and_changes_nothing(op: str, frozen: str) -> None:
-    run = RUNS["linear_logprob" if op == "linear_logprob" else "fused, k3 and entropy"][1]
+    run = RUNS["linear_logprob" if op == "linear_logprob" else "fused, k3 and entropy"]
     everything = run(CHUNKED[op], Inputs(CASES[0]))
     inputs = Inputs(CASES[0])
     getattr(inputs, frozen).requires_grad_(False)
@@ -69,7 +69,7 @@ def test_equal_to_the_eager_op_among_kept_ids() -> None:
 
 @pytest.mark.parametrize("op", ["linear_logprob", "fused_linear_policy_loss"])
 def test_autocast_around_the_op_does_not_narrow_what_is_inside(op: str) -> None:
-    run = RUNS["linear_logprob" if op == "linear_logprob" else "fused, clip only"][1]
+    run = RUNS["linear_logprob" if op == "linear_logprob" else "fused, clip only"]
     plain = run(CHUNKED[op], Inputs(CASES[0]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = run(CHUNKED[op], Inputs(CASES[0]))

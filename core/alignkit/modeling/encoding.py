@@ -30,7 +30,8 @@ class TextEncoder:
             raise UserError("the tokenizer has no end token", where=name, hint="set eos_token in its config")
         self.end_id = int(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else min(stop_ids))
         self.turn_end_id = self._turn_end()
-        self.stop_ids = stop_ids | {self.end_id} | ({self.turn_end_id} - {None})
+        turn_ends = frozenset[int]() if self.turn_end_id is None else {self.turn_end_id}
+        self.stop_ids = stop_ids | {self.end_id} | turn_ends
         pad = tokenizer.pad_token_id
         # Any id will do: padding is told by masks, never by the id.
         self.pad_id = self.end_id if pad is None else int(pad)

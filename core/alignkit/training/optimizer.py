@@ -1,12 +1,13 @@
 """AdamW with warm-up, schedule and gradient clipping."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from alignkit.errors import Fault
+from alignkit.errors import Fault, UserError
 from alignkit.training.config import OptimizerConfig
 
 
@@ -51,6 +52,35 @@ class Optimizer:
     def skip(self, steps: int) -> None:
         """Let the schedule go on as if so many steps had been taken."""
         self.taken += steps
+
+    def state(self) -> dict[str, Tensor | int]:
+        """A snapshot of steps taken and moments; parameters by their number, for they have no names here."""
+        found: dict[str, Tensor | int] = {"taken": self.taken}
+        for number, parameter in enumerate(self.parameters):
+            for name, value in self._adam.state.get(parameter, {}).items():
+                found[f"{number}.{name}"] = value.detach().clone()
+        return found
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a `state()`. Raises UserError if it is of other parameters."""
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            index, _, field = name.partition(".")
+            if field:
+                moments.setdefault(int(index), {})[field] = value
+        for number, fields in moments.items():
+            own = self.parameters[number].shape if number < len(self.parameters) else None
+            if own is None or any(t.ndim and t.shape != own for t in fields.values()):
+                raise UserError("the optimizer's state is of another model", hint="restore it with the model it is of")
+        self.taken = int(state["taken"])
+        self._adam.state.clear()
+        for number, fields in moments.items():
+            parameter = self.parameters[number]
+            # AdamW counts its steps on the CPU wherever the weights are.
+            self._adam.state[parameter] = {
+                field: value.clone() if value.ndim == 0 else value.to(parameter.device).clone()
+                for field, value in fields.items()
+            }
 
 
 def rate_factor(step: int, total: int, config: OptimizerConfig) -> float:

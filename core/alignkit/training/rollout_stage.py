@@ -6,8 +6,8 @@ before the first update (Huang et al. 2024, "The N+ implementation details of RL
 """
 
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from alignkit.errors import UserError
 from alignkit.kl import KLTerm, kl_loss
 from alignkit.masked import token_weights
 from alignkit.protocols import Critic, Experience, Policy, SharesTrunk
+from alignkit.training.backward import accumulate_gradients
 from alignkit.training.batching import micro_batches
 from alignkit.training.importance import importance_weights
 from alignkit.training.objectives import Objective, fused_arguments
@@ -46,7 +47,7 @@ class SampledTokens(NamedTuple):
 
 
 class RolloutTraining:
-    """Satisfies `alignkit.protocols.RolloutStage` for any objective on sampled tokens."""
+    """Satisfies `RolloutStage` and `Resumable` of `alignkit.protocols` for any objective on sampled tokens."""
 
     adds_kl = True
 
@@ -107,6 +108,36 @@ class RolloutTraining:
             figures["updates"] = float(len(rows))
         return means | figures | first | {"lr": lr}
 
+    def state(self) -> dict[str, Tensor | str | int | float | bool | None]:
+        """Iteration, generator, and what the optimizers know; a copy, twice the size of the trained weights."""
+        found: dict[str, Tensor | str | int | float | bool | None] = {
+            "iteration": self.iteration,
+            "generator": self._generator.get_state(),
+        }
+        for owner, optimizer in self._optimizers().items():
+            found |= {f"{owner}.{name}": value for name, value in optimizer.state().items()}
+        return found
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where the stage was that gave `state`; after `start`."""
+        optimizers = self._optimizers()
+        owners = {name.partition(".")[0] for name in state if "." in name}
+        if owners != optimizers.keys():
+            raise UserError(
+                f"the state is of {', '.join(sorted(owners))} and here are {', '.join(sorted(optimizers))} to train",
+                where=f"step {self.context.step_id}",
+                hint="take it up with the critic that it was left with",
+            )
+        for owner, optimizer in optimizers.items():
+            optimizer.restore({n.removeprefix(f"{owner}."): v for n, v in state.items() if n.startswith(f"{owner}.")})
+        self.iteration = int(state["iteration"])
+        self._generator.set_state(state["generator"])
+
+    def _optimizers(self) -> dict[str, Optimizer]:
+        """By what each trains."""
+        both = {"policy": self._policy_optimizer, "critic": self._critic_optimizer}
+        return {owner: optimizer for owner, optimizer in both.items() if optimizer is not None}
+
     def _minibatches(self, count: int) -> list[list[int]]:
         """Completions of each optimizer step: per epoch a fresh permutation, in parts as equal as can be."""
         parts = min(self.config.minibatches, count)
@@ -115,9 +146,8 @@ class RolloutTraining:
 
     def _skip(self, steps: int) -> None:
         """The schedules count steps that were planned, so that they end where they would have."""
-        for optimizer in (self._policy_optimizer, self._critic_optimizer):
-            if optimizer is not None:
-                optimizer.skip(steps)
+        for optimizer in self._optimizers().values():
+            optimizer.skip(steps)
 
     def _minibatch(self, experience: Experience, indices: Sequence[int]) -> dict[str, float]:
         """Gradients of one minibatch over micro-batches, then one step of each optimizer."""
@@ -193,7 +223,7 @@ class RolloutTraining:
         if self.critic is not None and experience.values_BT is not None:
             figures["value_loss"] = self._value_loss(experience, rows, batch, all_NH, value_weights_bT)
             loss = loss + config.value_coef * figures["value_loss"]
-        torch.autograd.backward(loss)
+        accumulate_gradients(loss)
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _policy_loss(

@@ -24,36 +24,51 @@ class TextConfig(Config):
 
 
 class TextFormat:
-    """Rows become ("texts", Text). A document never goes over the end of a file."""
+    """Rows become ("texts", Text). A document never goes over the end of a file.
+
+    The lines of a document that is not yet at its end are kept here: a bad row makes the reader call `records` again.
+    """
 
     generates = False
 
     def __init__(self, config: TextConfig) -> None:
         self._config = config
+        self._lines: list[str] = []
+        self._characters = 0
+        self._file = ""
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Text]]:
         """Documents in the order of the rows."""
-        lines: list[str] = []
-        file, size = "", 0
         for source in rows:
             if not isinstance(source.row, str):
                 yield "texts", self._of_column(source)
                 continue
-            before, file = file, source.where.rpartition(":")[0]
-            blank = not source.row.strip()
-            if lines and (blank or file != before or self._config.separator == "line"):
-                yield "texts", Text(text="\n".join(lines))
-                lines, size = [], 0
-            if not blank:
-                lines.append(source.row)
-                size += len(source.row) + 1
-            if size > MAX_CHARACTERS:
-                raise BadRow(
-                    f"no empty line in the {MAX_CHARACTERS // 1024**2} Mi characters before; set separator: line",
-                    reason="document too long",
-                )
-        if lines:
-            yield "texts", Text(text="\n".join(lines))
+            file = source.where.rpartition(":")[0]
+            ends = not source.row.strip() or file != self._file or self._config.separator == "line"
+            self._file = file
+            documents = self._taken() if ends else []
+            self._add(source.row)  # before the yield, from which the reader may not come back
+            yield from documents
+        yield from self._taken()
+
+    def _taken(self) -> list[tuple[str, Text]]:
+        """The document that the lines make, if there are any; none are left."""
+        found = [("texts", Text(text="\n".join(self._lines)))] if self._lines else []
+        self._lines, self._characters = [], 0
+        return found
+
+    def _add(self, line: str) -> None:
+        """Keep a line that is not blank. Raises BadRow, and forgets the lines, where they have grown too many."""
+        if not line.strip():
+            return
+        self._characters += len(line) + bool(self._lines)
+        self._lines.append(line)
+        if self._characters > MAX_CHARACTERS:
+            self._taken()
+            raise BadRow(
+                f"no empty line in the {MAX_CHARACTERS // 1024**2} Mi characters before; set separator: line",
+                reason="document too long",
+            )
 
     def _of_column(self, source: SourceRow) -> Text:
         name = self._config.text_field

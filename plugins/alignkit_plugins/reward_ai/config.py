@@ -122,14 +122,22 @@ class AIConfig(Config):
     def _of_other_kind(self) -> list[str]:
         kinds = {"local": _LOCAL, "openai": _OPENAI}
         foreign = kinds["openai" if self.judge == "local" else "local"]
-        wrong = sorted(self.model_fields_set & foreign)
+        given = self._given()
+        wrong = sorted(given & foreign)
         found = [f"{', '.join(wrong)}: no option of judge {self.judge!r}"] if wrong else []
         if self.judge == "openai" and self.answer == "logprobs":
-            ignored = sorted(self.model_fields_set & {"temperature", "answer_tokens"})
+            ignored = sorted(given & {"temperature", "answer_tokens"})
             found += [f"{', '.join(ignored)}: options of answer: text, no use for logprobs"] if ignored else []
-        if self.form == "pairwise" and "scale" in self.model_fields_set:
+        if self.form == "pairwise" and "scale" in given:
             found.append("scale: an option of form: rating")
         return found
+
+    def _given(self) -> set[str]:
+        """Options with a value of their own: a run's record has the defaults too, and must be readable as options."""
+        fields = type(self).model_fields
+        return {
+            n for n in self.model_fields_set if getattr(self, n) != fields[n].get_default(call_default_factory=True)
+        }
 
     def _bad_labels(self) -> list[str]:
         low, high = self.scale

@@ -5,10 +5,10 @@ import torch
 
 from alignkit.batches import Head
 from alignkit.ops import OPS
+from alignkit.testing.kernel_cases import CASES, RUNS, Case, Inputs, check, small
 from alignkit_kernels import chunks, triton_rows
 from alignkit_kernels.triton_component import TritonKernel
 from alignkit_kernels.vocabulary import VocabularyOps
-from helpers.kernel_cases import CASES, RUNS, Case, Inputs, check, small
 
 TRITON = TritonKernel().implementations()
 
@@ -80,7 +80,7 @@ def test_targets_with_strides() -> None:
 
 
 def test_the_same_each_time() -> None:
-    run = RUNS["fused, full KL and entropy"][1]
+    run = RUNS["fused, full KL and entropy"]
     op = VocabularyOps("triton").implementations()["fused_linear_policy_loss"]
     first, second = (run(op, Inputs(small(CASES[0]))) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

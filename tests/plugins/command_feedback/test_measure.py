@@ -178,13 +178,13 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> None:
         def alignkit_reward_sources(self) -> list[Component]:
             return [Component("longest", build, NoConfig)]
 
-    load = PluginManager.load_entry_points
+    load = PluginManager.load
 
     def with_stub(self: PluginManager, *args: Any, **more: Any) -> None:
         load(self, *args, **more)
         self.register(Plugin(), PluginStatus("stub", "stub", "1"))
 
-    monkeypatch.setattr(PluginManager, "load_entry_points", with_stub)
+    monkeypatch.setattr(PluginManager, "load", with_stub)
 
 
 @pytest.mark.usefixtures("stub")

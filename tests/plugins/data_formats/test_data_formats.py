@@ -12,8 +12,10 @@ from alignkit.data.rows import BadRow
 from alignkit.errors import UserError
 from alignkit.protocols import SourceRow
 from alignkit.records import Demonstration, LabelledCompletion, PreferencePair, Prompt, Record, Text
+from alignkit.testing.data_format import read
 from alignkit_plugins.data_formats.plugin import alignkit_data_formats
 from alignkit_plugins.data_formats.preference import common_text
+from alignkit_plugins.data_formats.text import TextConfig, TextFormat
 
 FORMATS: dict[str, Component] = {c.name: c for c in alignkit_data_formats()}
 
@@ -72,6 +74,15 @@ def test_each_line_or_a_column_can_be_a_document() -> None:
 def test_no_line_of_text_is_lost(lines: list[str]) -> None:
     texts = [r.text for _, r in records("text", lines) if isinstance(r, Text)]
     assert "\n".join(texts).split("\n") == ([line for line in lines if line.strip()] or [""])
+
+
+@pytest.mark.parametrize(("separator", "texts"), [("line", ["a", "b", "c", "d"]), ("blank_line", ["a\nb", "c\nd"])])
+def test_a_damaged_line_costs_no_other_line(separator: str, texts: list[str]) -> None:
+    config = TextConfig.model_validate({"separator": separator})
+    damaged = [BadRow("not UTF-8", where=f"a.txt:{n}") for n in range(3)]
+    found = read(TextFormat(config), ["a", damaged[0], "b", damaged[1], "", "c", damaged[2], "d"])
+    assert found.bad == damaged
+    assert [r.text for _, r in found.records if isinstance(r, Text)] == texts
 
 
 # demonstrations

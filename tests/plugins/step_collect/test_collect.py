@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -26,9 +27,7 @@ PROMPTS = [f"prompt {n}" for n in range(12)]
 
 
 class Words:
-    """A policy and sampler in one: completion k of a prompt is `k` stars (samples of a prompt differ in length)."""
-
-    revision = "words"
+    """A sampler: completion k of a prompt is `k` stars (samples of a prompt differ in length)."""
 
     def rollout(self, policy: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Rollout:
         """Completions of 1, 2, … stars for each prompt in turn."""
@@ -87,8 +86,8 @@ class Plugin:
 
     @hookimpl
     def alignkit_policies(self) -> list[Component]:
-        """`words`."""
-        return [Component("words", lambda config, context: Words(), NoConfig)]
+        """`words`: nothing of it is used but its revision."""
+        return [Component("words", lambda config, context: MagicMock(revision="words"), NoConfig)]
 
     @hookimpl
     def alignkit_samplers(self) -> list[Component]:

@@ -1,0 +1,179 @@
+"""Running a data stage on toy records and a tiny model, each run in a folder of its own."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from alignkit.components import Kind
+from alignkit.context import PARTS, StepContext
+from alignkit.data.store import RecordFile, write_records
+from alignkit.manager import PluginManager
+from alignkit.protocols import DataStage, FitTask
+from alignkit.records import Record
+from alignkit.testing.context import Rows, make_context
+from alignkit.testing.contract import ComponentContract
+from alignkit.testing.tiny import TinyPolicy, tiny_policy
+from alignkit.testing.toy_records import toy_records
+
+
+class Totals(Rows):
+    """A tracker that also keeps what it was told to count to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: list[int | None] = []
+
+    def start(self, step_id: str, total: int | None, unit: str) -> None:
+        """Keep the total."""
+        self.totals.append(total)
+
+
+class Done(NamedTuple):
+    """One finished run; `strays` are files outside its folder that were made or changed."""
+
+    summary: dict[str, Any]
+    folder: Path
+    rows: list[tuple[int, dict[str, float]]]
+    totals: list[int | None]
+    strays: list[str]
+    changed_records: list[str]
+
+    @property
+    def start(self) -> dict[str, Tensor]:
+        """The weights that it started from."""
+        return load_file(self.folder.parent / "start" / "model.safetensors")
+
+    @property
+    def model(self) -> Path:
+        """The folder of the trained model."""
+        return self.folder / "model"
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Everything in the model's safetensors."""
+        found: dict[str, Tensor] = {}
+        for file in sorted(self.model.glob("*.safetensors")):
+            found |= load_file(file)
+        assert found, f"{self.model} holds no safetensors"
+        return found
+
+
+def _seen(root: Path, folder: Path) -> dict[str, int]:
+    """Files below `root` and outside `folder`, with the time of their last change."""
+    outside = (p for p in root.rglob("*") if p != folder and folder not in p.parents and p.is_file())
+    return {str(p.relative_to(root)): p.stat().st_mtime_ns for p in outside}
+
+
+class StageRuns(ComponentContract):
+    """What the checks of data stages share."""
+
+    kind: ClassVar[Kind] = "optimizer_stage"
+    count: ClassVar[int] = 24
+    """Records to train on."""
+    loss_metric: ClassVar[str] = "loss"
+    """The logged metric that falls while the stage learns."""
+    shuffles: ClassVar[bool] = True
+    """Whether the seed decides the order of the records."""
+    measures_heldout: ClassVar[bool] = True
+    """Whether the summary has a figure of held-out records."""
+    too_long: ClassVar[str | None] = "dropped_too_long"
+    """The summary's count of records beyond the limit of length; None if records of any length are trained on whole."""
+    long_words: ClassVar[int] = 150
+    """Words of a record that is too long; the tiny model has 128 positions."""
+    micro_batch_option: ClassVar[str | None] = "micro_batch_tokens"
+    """The option that sets how much goes through the model at once; None if there is none."""
+
+    _finished: ClassVar[dict[tuple[type, int], Done]] = {}
+
+    @pytest.fixture(autouse=True)
+    def _remember(self, manager: PluginManager, tmp_path_factory: pytest.TempPathFactory) -> None:
+        self._manager, self._folders = manager, tmp_path_factory
+
+    @cached_property
+    def part(self) -> str:
+        """What the stage reads; `reads` itself has a check of its own."""
+        folder = self._folders.mktemp("part")
+        stage = self._stage(folder, {}, make_context(folder, manager=self._manager))
+        return stage.reads if stage.reads in PARTS else "texts"
+
+    def start_policy(self) -> TinyPolicy:
+        """The model that training starts from; `FitTask.model_path` is the folder it is saved in."""
+        return tiny_policy()
+
+    def plain(self, heldout: int = 0) -> Done:
+        """The run with nothing special about it: made once, for all checks of the class that only look at it."""
+        key = (type(self), heldout)
+        if key not in self._finished:
+            self._finished[key] = self.fit(self._folders.mktemp("plain") / "run", heldout=heldout)
+        return self._finished[key]
+
+    def fit(
+        self,
+        place: Path,
+        further: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        records: int | None = None,
+        heldout: int = 0,
+        given: Sequence[Record] | None = None,
+        spoiled: bool = False,
+    ) -> Done:
+        """Train a new stage in the folder `place`; `spoiled`: on a model with a weight that is not a number."""
+        folder = place / "step"
+        folder.mkdir(parents=True)
+        names = self._write(place, self.count if records is None else records, heldout, given)
+        tracker = Totals()
+        context = make_context(folder, seed, self._manager, self.device)
+        context.trackers = (tracker,)
+        policy = self.start_policy()
+        if spoiled:
+            with torch.no_grad():
+                next(p for p in policy.module.parameters() if p.ndim == 1).fill_(float("nan"))
+        policy.save(place / "start")
+        files = [RecordFile[Any](place / name, PARTS[self.part]) for name in names]
+        task = FitTask(
+            policy=lambda: self._load(place / "start"),
+            model_path=str(place / "start"),
+            data=files[0],
+            eval_data=files[1] if heldout else None,
+            context=context,
+        )
+        stage = self._stage(place, further or {}, context)
+        before, texts = _seen(place.parent, folder), [(place / name).read_bytes() for name in names]
+        (place / "here").mkdir()
+        with chdir(place / "here"):
+            summary = stage.fit(task)
+        after = _seen(place.parent, folder)
+        return Done(
+            summary,
+            folder,
+            tracker.rows,
+            tracker.totals,
+            strays=sorted(name for name in after if after[name] != before.get(name)),
+            changed_records=[n for n, text in zip(names, texts, strict=True) if (place / n).read_bytes() != text],
+        )
+
+    def _load(self, folder: Path) -> TinyPolicy:
+        policy = TinyPolicy.load(folder)
+        policy.module.to(self.device)
+        return policy
+
+    def _write(self, place: Path, count: int, heldout: int, given: Sequence[Record] | None) -> list[str]:
+        write_records(place / "train.jsonl", toy_records(self.part, count) if given is None else given)
+        if not heldout:
+            return ["train.jsonl"]
+        write_records(place / "heldout.jsonl", toy_records(self.part, heldout, start=self.count))
+        return ["train.jsonl", "heldout.jsonl"]
+
+    def _stage(self, place: Path, further: Mapping[str, Any], context: StepContext) -> DataStage:
+        folder = place / "options"
+        folder.mkdir()
+        config = self.resolved({**self.make_options(folder), **further})
+        stage: DataStage = self._manager.get(self.kind, self.component).build(config, context)
+        return stage
