@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from alignkit.manager import PluginManager
 from alignkit.recipe import Recipe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| (\d+) \|(.*)\|$", re.MULTILINE)
 
 

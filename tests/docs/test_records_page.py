@@ -8,7 +8,7 @@ from alignkit import records
 from alignkit_plugins.command_feedback.exporting.write import EXPORTS
 from alignkit_plugins.command_feedback.importing.forms import FORMS
 
-PAGE = (Path(__file__).parents[1] / "docs" / "records.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
 CODE = set(re.findall(r"`([^`\n]+)`", PAGE))
 
 
