@@ -99,7 +99,7 @@ def train(curve: Curve, seed: int, folder: Path) -> list[dict[str, float]]:
     torch.set_num_threads(1)
     logging.getLogger("alignkit").setLevel(logging.WARNING)
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     status = PluginStatus("token_reward", "benchmarks-curves", "0")
     manager.register(rewards, status)
     assert status.problem is None, status.problem

@@ -60,7 +60,7 @@ def versions() -> dict[str, str]:
 
 def _own(device: torch.device, missing: dict[str, str]) -> dict[str, dict[str, Any]]:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     found: dict[str, dict[str, Any]] = {EAGER: dict(OPS)}
     usable, missed = usable_kernels(manager, device)
     found |= {name: {**OPS, **kernel.implementations()} for name, _, kernel in usable}

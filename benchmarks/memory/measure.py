@@ -44,7 +44,7 @@ MIB = 2**20
 def make_context(device: torch.device) -> StepContext:
     """What components need when no run is around them."""
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     return StepContext(
         manager=manager,
         recipe=Recipe(

@@ -22,7 +22,7 @@ from alignkit.loop.measure import measure
 from alignkit.protocols import Policy, Sampler
 from alignkit.recipe import ComponentSpec
 from alignkit.records import Prompt, Sampling
-from alignkit.sampling import standalone_context
+from alignkit.standalone import standalone_context
 
 SAMPLING = Sampling(temperature=1.0, top_k=0, top_p=1.0, max_length=64, max_words=20)
 EVAL_SEED = 1

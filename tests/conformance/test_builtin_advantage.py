@@ -44,7 +44,7 @@ class TestReinforcePPWithBaseline(AdvantageContract):
 
 def test_none_is_left_out() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     tested = {c.component.rpartition(":")[2] for c in AdvantageContract.__subclasses__() if c.__module__ == __name__}
     builtin = {r.component.name for r in manager.all("advantage") if r.distribution == "alignkit"}
     assert tested == builtin

@@ -133,7 +133,7 @@ class TestFilmWorld(DataFormatContract):
 
 def test_none_is_left_out() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     tested = {c.component for c in DataFormatContract.__subclasses__() if c.__module__ == __name__}
     builtin = {r.component.name for r in manager.all("data_format") if r.distribution == "alignkit"}
     assert tested == builtin

@@ -82,7 +82,7 @@ class TestORPO(DataStageContract):
 
 def test_no_built_in_data_stage_is_left_out() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     found = {
         r.component.name
         for r in manager.all("optimizer_stage")

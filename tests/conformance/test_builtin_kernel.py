@@ -46,7 +46,7 @@ class TestTritonOnAGPU(KernelContract):
 
 def test_none_is_left_out() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     tested = {c.component for c in KernelContract.__subclasses__() if c.__module__ == __name__}
     builtin = {r.component.name for r in manager.all("kernel") if r.distribution == "alignkit"}
     assert tested == builtin

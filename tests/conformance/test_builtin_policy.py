@@ -88,5 +88,5 @@ class TestTinyPolicyThatChats(TestTinyPolicy):
 
 def test_no_built_in_policy_is_left_out() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     assert {r.component.name for r in manager.all("policy") if r.distribution == "alignkit"} == {"causal_lm"}

@@ -269,7 +269,7 @@ class TestMixedAskingPeople(AskedPeople):
 
 def test_every_built_in_is_tested() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     built_in = {r.component.name for r in manager.all("reward_source") if r.distribution == "alignkit"}
     classes = [c for c in globals().values() if isinstance(c, type) and issubclass(c, ComponentContract)]
     tested = {c.component for c in classes if hasattr(c, "component")}

@@ -73,7 +73,7 @@ class TestPPOWithEntropyAndDecay(RolloutStageContract):
 
 def test_no_built_in_rollout_stage_is_left_out() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     found = {
         r.component.name
         for r in manager.all("optimizer_stage")

@@ -25,5 +25,5 @@ class TestHFOneByOne(SamplerContract):
 
 def test_no_built_in_sampler_is_left_out() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     assert {r.component.name for r in manager.all("sampler") if r.distribution == "alignkit"} == {"hf"}

@@ -12,7 +12,7 @@ NAMED = re.compile(r"\b(policy|reward_source|advantage|optimizer_stage|sampler):
 
 def test_options_of_builtin_components_exist() -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     looked_at = 0
     wrong = []
     for page in sorted(DOCS.rglob("*.md")):

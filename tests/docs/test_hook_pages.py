@@ -94,7 +94,7 @@ def test_every_page_is_in_the_navigation() -> None:
 @pytest.mark.parametrize("hook", [n for n in vars(Registration) if n.startswith("alignkit_")])
 def test_a_registration_example_can_be_named_and_built(hook: str, tmp_path: Path) -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     kind = KIND_OF[hook]
     before = set(manager.names(kind))
     load_example(hook, tmp_path, manager)
@@ -178,7 +178,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     recipe["steps"][0]["files"] = str(folder / "prompts.jsonl")
     (folder / "small.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     for hook in [*FIRED, "alignkit_shape_scores"]:
         load_example(hook, folder, manager)
     errors = Errors()

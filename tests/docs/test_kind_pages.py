@@ -50,7 +50,7 @@ def example(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     files = [path.relative_to(tmp_path) for path in write_files(page(kind), tmp_path)]
     (plugin,) = [path for path in files if path.name == "plugin.py"]
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     status = PluginStatus(plugin.parent.name, "shown-in-docs", "1")
     manager.register(importlib.import_module(f"{plugin.parent.name}.plugin"), status)
     assert status.problem is None

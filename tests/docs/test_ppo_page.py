@@ -16,7 +16,7 @@ ROW = re.compile(r"^\| (\d+) \|(.*)\|$", re.MULTILINE)
 def options() -> set[str]:
     """Every option of the recipe, the step `align` and the components that can fill its slots."""
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     configs: list[type[BaseModel]] = [Recipe, manager.get("step", "align").component.config]
     configs += [manager.get("advantage", "gae").component.config]
     configs += [manager.get("optimizer_stage", name).component.config for name in ("ppo", "reward_model")]

@@ -77,7 +77,7 @@ def test_links_inside_the_site_arrive(site: Path) -> None:
 
 def test_every_option_of_every_builtin_component_is_listed(site: Path) -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     count = 0
     for kind in set(KINDS) - {"launcher", "command"}:
         html = (site / "reference/options" / f"{kind}.html").read_text(encoding="utf-8")

@@ -45,7 +45,7 @@ def make_task(prompt: str, *texts: str, revision: str = "policy") -> Task:
 def step_context(folder: Path) -> StepContext:
     """A context with every installed plugin."""
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     return make_context(folder, manager=manager)
 
 

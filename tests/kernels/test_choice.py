@@ -44,14 +44,14 @@ def manager_with(problem: str | None = None, ops: Mapping[str, Any] | None = Non
 
     module.alignkit_kernels = alignkit_kernels  # type: ignore[attr-defined]
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     manager.register(module, PluginStatus("fancy", "fancy-kernels", "1.0"))
     return manager
 
 
 def plain_manager() -> PluginManager:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     return manager
 
 

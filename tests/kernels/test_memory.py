@@ -23,7 +23,7 @@ TOKENS = 8 * 40
 
 def context_with(kernels: str) -> Any:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     return replace(make_context(manager=manager), ops=choose_ops(manager, kernels, torch.device("cpu")))
 
 

@@ -1,5 +1,9 @@
-"""Importing a stranger's module so that nothing it does there reaches further than its own status."""
+"""Importing a stranger's module: its failure, its prints and its working folder reach no further than its status.
 
+What it does to the rest of the process (sys.path, environment, signals, threads) stays: plugins are trusted code.
+"""
+
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from pluggy import PluginValidationError
 
 from alignkit.manager.refusal import Refusal
-from alignkit.manager.registered import PluginStatus
+from alignkit.manager.registered import PluginStatus, said_by
 
 # Packages whose import takes a second or so. Every command loads every plugin, so none belongs at its top level.
 HEAVY = ("torch", "transformers", "datasets", "tokenizers", "pandas", "scipy", "sklearn", "matplotlib", "tensorflow")
@@ -30,12 +34,30 @@ def import_quietly(status: PluginStatus, what: str, load: Callable[[], object]) 
 def contained(status: PluginStatus, prefix: str = "") -> Iterator[None]:
     """Whatever is raised inside becomes the status's problem; what is printed goes to stderr, as stdout may be JSON."""
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _staying_here():
             yield
     except KeyboardInterrupt:
         raise
     # Not only Exception: a module may call sys.exit, or pytest.importorskip, when something it needs is missing.
     except BaseException as error:
-        said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
         known = isinstance(error, Refusal | PluginValidationError)
-        status.problem = said if known else f"{prefix}{type(error).__name__}: {said}"
+        said = str(error) if known else prefix + said_by(error)
+        status.problem = "; ".join(line.strip() for line in said.splitlines() if line.strip())
+
+
+@contextmanager
+def _staying_here() -> Iterator[None]:
+    """A plugin that changes the working folder would change where the recipe's files are and the run is written."""
+    here = _working_folder()
+    try:
+        yield
+    finally:
+        if here is not None and here != _working_folder():
+            os.chdir(here)
+
+
+def _working_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return None

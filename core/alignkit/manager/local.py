@@ -20,9 +20,13 @@ RELATIVE = "a package that is not installed imports its own modules relatively (
 
 def plugins_in(folder: Path, where: str) -> list[Path]:
     """Every `*.py` file and every package folder directly inside; names that begin with `_` or `.` are no plugins."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder", where=where, hint="give a folder that holds plugins")
-    found = [p for p in folder.iterdir() if not p.name.startswith(("_", "."))]
+    hint = "give a folder that holds plugins"
+    try:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder", where=where, hint=hint)
+        found = [p for p in folder.iterdir() if not p.name.startswith(("_", "."))]
+    except OSError as error:  # no leave to read it, or a name that no file system has
+        raise UserError(f"the folder cannot be read: {error}", where=where, hint=hint) from None
     return sorted(p for p in found if (p.suffix == ".py" and p.is_file()) or (p / "__init__.py").is_file())
 
 

@@ -63,7 +63,7 @@ class PluginManager:
         listed = [Path(p) for p in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if p]
         asked = [(folder, "--plugins-dir") for folder in folders] + [(folder, FOLDERS_VARIABLE) for folder in listed]
         for folder, where in asked:
-            for path in plugins_in(folder.expanduser(), where):
+            for path in plugins_in(Path(os.path.expanduser(folder)), where):
                 known |= {LOCAL_DISTRIBUTION, normal(path.stem)}
                 if disabled.keys() & {LOCAL_DISTRIBUTION, normal(path.stem)}:
                     self.left_out[path.stem] = "plugins.disable"
@@ -71,10 +71,6 @@ class PluginManager:
                     self.load_file(path)
         for name in sorted(disabled.keys() - known):
             logger.warning("plugins.disable names %s, and no such plugin is installed", disabled[name])
-
-    def load_entry_points(self, disable: Iterable[str] = ()) -> None:
-        """`load` without further folders."""
-        self.load(disable)
 
     def _load_installed(self, disabled: dict[str, str]) -> set[str]:
         """Load entry points; return the names, of plugins and distributions, that were there."""
@@ -105,9 +101,13 @@ class PluginManager:
         for known in self.plugins:
             if known.kind == "file" and known.source == source:
                 return known
-        version = version_of(path)
-        status = PluginStatus(path.stem, LOCAL_DISTRIBUTION, version, kind="file", source=source)
-        self._register(import_quietly(status, path.name, lambda: import_plugin(path, version)), status)
+        status = PluginStatus(path.stem, LOCAL_DISTRIBUTION, "?", kind="file", source=source)
+
+        def load() -> object:
+            status.version = version_of(path)  # in here, as a file may be unreadable
+            return import_plugin(path.absolute(), status.version)
+
+        self._register(import_quietly(status, path.name, load), status)
         return status
 
     def register(self, plugin: object, status: PluginStatus) -> None:
@@ -123,6 +123,9 @@ class PluginManager:
         with contained(status), self._warnings_named(status):
             if self._pluggy.has_plugin(status.key):
                 raise Refusal(f"there already is a plugin {status.key}")
+            twin = next((name for name, known in self._pluggy.list_name_plugin() if known is plugin), None)
+            if twin is not None:
+                raise Refusal(f"it is the same module or object as the plugin {twin}")
             self._pluggy.register(plugin, name=status.key)
             own = self._implementations(plugin)
             status.problem = hook_problem(plugin, own)

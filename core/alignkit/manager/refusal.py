@@ -13,6 +13,8 @@ from alignkit.hookspecs import HOOKSPEC_CLASSES, PROJECT_NAME
 
 # Keys a recipe uses itself: a component whose options have such a name could never be given it.
 RECIPE_KEYS = {"step": ("name", "id", "step", "each_round")}
+# Words that mean something else where a recipe could name a component of the kind.
+RECIPE_WORDS: dict[Kind, tuple[str, ...]] = {"kernel": ("auto", "eager")}
 
 
 class Refusal(ValueError):
@@ -43,6 +45,8 @@ def component_problem(kind: Kind, component: object) -> str | None:
         return f"expected alignkit.Component, got {type(component).__name__}"
     if not (isinstance(component.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", component.name)):
         return "a name has letters, digits, dot, _ and - only"
+    if component.name in RECIPE_WORDS.get(kind, ()):
+        return "the name has a meaning of its own in recipes; choose another"
     if not (isinstance(component.config, type) and issubclass(cast("type", component.config), BaseModel)):
         return "config is not a pydantic model class"
     taken = [key for key in RECIPE_KEYS.get(kind, ("name",)) if key in component.config.model_fields]
@@ -57,6 +61,8 @@ def _part_problem(component: Component) -> str | None:
     for part in ("check", "code"):
         if getattr(component, part) is not None and not callable(getattr(component, part)):
             return f"{part} is not callable"
+    if not isinstance(component.tags, set | frozenset):
+        return "tags is no set"
     texts = [part for part in ("summary", "deprecated") if not isinstance(getattr(component, part), str)]
     return f"{texts[0]} is not text" if texts else None
 

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 BUILTIN_DISTRIBUTION = "alignkit"
 
 
+def said_by(error: BaseException) -> str:
+    """`TYPE: MESSAGE`; the exception's class may be a stranger's too, and fail at saying it."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 @dataclass(frozen=True)
 class Registered:
     """A component with its owner.
@@ -84,11 +93,10 @@ class Registered:
         except (Exception, SystemExit) as error:
             if self.distribution == BUILTIN_DISTRIBUTION or out_of_memory(error):
                 raise
-            said = f"{type(error).__name__}: {error}"
             hint = f"the plugin {self.plugin} is at fault, or something that it needs is not installed"
             if self.distribution == LOCAL_DISTRIBUTION and imports_itself(error, self.plugin):
                 hint = RELATIVE
-            raise Fault(f"{self.described} {what}: {said} ({self._place(error)})", hint=hint) from error
+            raise Fault(f"{self.described} {what}: {said_by(error)} ({self._place(error)})", hint=hint) from error
 
     def _place(self, error: BaseException) -> str:
         """The last line of the plugin's own code on the way to the error; of any code, if there is none."""

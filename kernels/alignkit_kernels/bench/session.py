@@ -50,7 +50,7 @@ def run_session(request: Request, json_file: Path | None, plot: Path | None) -> 
         )
     ops = _chosen_ops(request)
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     for name in request.impls:
         if name != EAGER:
             manager.get("kernel", name, where="--impl")

@@ -78,7 +78,7 @@ def import_(
         write.check_free(to, force)
     options = validated(FORMS[form].options, _settings(settings), Lines("command line"))
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     found = gather(files, FORMS[form], options, Maker(name, kind), manager, on_bad_row == "skip")
     written = write.write_store(found, store) if store is not None else write.write_folder(found, to)
     if store is not None and found.rejected:

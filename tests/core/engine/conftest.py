@@ -126,7 +126,7 @@ class Bench:
     def manager(self) -> PluginManager:
         """Built-ins, the test plugin, and whatever is in `extra`."""
         manager = PluginManager()
-        manager.load_entry_points()
+        manager.load()
         manager.register(self.plugin, PluginStatus("steps", "test-dist", "1.0"))
         for name, plugin in self.extra.items():
             manager.register(plugin, PluginStatus(name, f"{name}-dist", "1.0"))

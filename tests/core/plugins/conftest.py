@@ -43,7 +43,7 @@ def load() -> Callable[..., PluginManager]:
 
     def loaded(**options: list[str]) -> PluginManager:
         manager = PluginManager()
-        manager.load_entry_points(**options)
+        manager.load(**options)
         return manager
 
     return loaded

@@ -118,7 +118,7 @@ for info in pkgutil.walk_packages(alignkit.__path__, "alignkit."):
     count += 1
 from alignkit.manager import PluginManager
 manager = PluginManager()
-manager.load_entry_points()
+manager.load()
 own = [p for p in manager.plugins if p.distribution == "alignkit"]
 assert own and all("is blocked" in p.problem for p in own), own
 print(count)
@@ -147,7 +147,7 @@ def test_import_contract_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("plugin", BUILTINS)
 def test_without_one_builtin_only_recipes_that_name_it_fail(plugin: str) -> None:
     manager = PluginManager()
-    manager.load_entry_points(disable=[plugin])
+    manager.load(disable=[plugin])
     assert [p.problem for p in manager.plugins if p.distribution == "alignkit"] == [None] * (len(BUILTINS) - 1)
     if plugin in NOT_IN_QUICKSTART:
         assert load_recipe("quickstart", (), manager).recipe.name == "quickstart"

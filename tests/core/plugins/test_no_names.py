@@ -70,7 +70,7 @@ FREE = {
 
 def built_in_names() -> set[str]:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     everything = [registered for kind in KINDS for registered in manager.all(kind)]
     return {r.component.name for r in everything if r.distribution == BUILTIN_DISTRIBUTION}
 

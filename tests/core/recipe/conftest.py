@@ -49,7 +49,7 @@ Refused = Callable[..., UserError]
 def manager() -> PluginManager:
     """All built-ins."""
     found = PluginManager()
-    found.load_entry_points()
+    found.load()
     return found
 
 

@@ -35,7 +35,7 @@ def update(
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Metrics and gradients of one update."""
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     context = make_context(manager=manager)
     loop = make_loop(replace(context, ops=choose_ops(manager, kernels, torch.device("cpu"))))
     experience = make_experience(loop, disturb=0.2)._replace(kl_term=term)

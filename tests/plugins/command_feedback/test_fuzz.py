@@ -59,7 +59,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="module")
 def manager() -> PluginManager:
     found = PluginManager()
-    found.load_entry_points()
+    found.load()
     return found
 
 

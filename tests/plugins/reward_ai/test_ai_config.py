@@ -123,7 +123,7 @@ def test_families_of_models(name: str, expected: str) -> None:
 def test_the_recipes_in_the_guide_are_right() -> None:
     guide = Path(__file__).parents[3] / "docs" / "judge.md"
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     found = []
     for block in re.findall(r"```yaml\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL):
         data = yaml.safe_load(block)

@@ -66,7 +66,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
 
 def test_recipes_can_name_them(rollout: Any) -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     context = make_context(manager=manager)
     for spec in (
         ComponentSpec(name="length", coef=0.1, target=3),

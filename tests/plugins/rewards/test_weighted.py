@@ -105,7 +105,7 @@ class TestErrors:
 
     def test_a_source_that_only_judges_is_refused_with_its_name(self) -> None:
         manager = PluginManager()
-        manager.load_entry_points()
+        manager.load()
         spec = ComponentSpec(name="weighted", sources={"taste": "film_taste", "people": "human"})
         with pytest.raises(UserError, match="'human' gives judgements, not scores") as caught:
             make_context(manager=manager).build("reward_source", spec)
@@ -130,7 +130,7 @@ class TestErrors:
 
 def test_a_weight_left_out_is_one(rollout: Any) -> None:
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     spec = ComponentSpec(
         name="weighted",
         sources={"a": {"name": "length", "coef": 1.0}, "b": {"name": "length", "coef": 1.0, "target": 2}},

@@ -64,7 +64,7 @@ def load(folder: Path, source: str, *overrides: str) -> Loaded:
     path = folder / "mix.yaml"
     path.write_text(RECIPE.replace("MODEL", str(folder / "model")).replace("SOURCE", source))
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     return load_recipe(str(path), overrides, manager)
 
 

@@ -109,7 +109,7 @@ class Plugin:
 def run(tmp_path: Path, labels: str, *more: str, rounds: int = 1) -> Path:
     """Run a recipe of prompts and one `collect`; returns the run's folder."""
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     manager.register(Plugin(), PluginStatus("stand-ins", "test-dist", "1.0"))
     tmp_path.mkdir(exist_ok=True)
     path = tmp_path / "recipe.yaml"
