@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from alignkit.components import KINDS, Kind
 from alignkit.errors import UserError, did_you_mean
 from alignkit.manager import PluginManager, Registered
+from alignkit.manager.registered import said_by
 from alignkit.recipe.deprecated import inner_models
 from alignkit.recipe.model import ComponentSpec, SlotOf
 
@@ -74,7 +75,10 @@ def _option(name: str, field: FieldInfo, around: tuple[type[BaseModel], ...]) ->
 def _default(field: FieldInfo) -> Any:
     if field.default_factory_takes_validated_data:
         return "depends on the options before it"
-    return _plain(field.get_default(call_default_factory=True))
+    try:
+        return _plain(field.get_default(call_default_factory=True))
+    except Exception as error:  # the factory is the plugin's own; `alignkit plugins doctor` reports it
+        return f"its default fails: {said_by(error)}"
 
 
 def type_name(annotation: Any, slot: Kind | None = None) -> str:

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import click
 
 from alignkit.commands.options import allowed_code, plugin_options
-from alignkit.errors import UserError
+from alignkit.errors import AlignkitError
 
 
 @click.command("check")
@@ -29,12 +30,13 @@ def command(
     from alignkit.recipe.check import check_recipe
 
     try:
-        allowed = allowed_code(allow_code)
-        loaded = load_recipe(
-            recipe, overrides, allow_code=allowed, plugin_folders=plugin_folders, strict_plugins=strict_plugins
-        )
-        check_recipe(loaded.recipe, loaded.manager, loaded.lines, allowed)
-    except UserError as error:
+        with redirect_stdout(sys.stderr):  # checks and validators are plugins' code, and stdout may be JSON
+            allowed = allowed_code(allow_code)
+            loaded = load_recipe(
+                recipe, overrides, allow_code=allowed, plugin_folders=plugin_folders, strict_plugins=strict_plugins
+            )
+            check_recipe(loaded.recipe, loaded.manager, loaded.lines, allowed)
+    except AlignkitError as error:
         if not as_json:
             raise
         finding = {"what": error.what, "where": error.where, "hint": error.hint}

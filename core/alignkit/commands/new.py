@@ -40,12 +40,14 @@ def plugin(name: str, kind: str, output: Path, reward_form: str | None, learns_f
     NAME is the distribution's name, for example alignkit-word-count; the component is then word_count.
     """
     from alignkit.manager import PluginManager
+    from alignkit.manager.local import home_filled_in
     from alignkit.scaffold import check_name, variant_of, write_package
 
     variant = variant_of(kind, reward_form=reward_form, learns_from=learns_from)
     manager = PluginManager()
     manager.load()
     names = check_name(name, variant.kind, variant.suffix, manager)
+    output = home_filled_in(output)
     folder = output / name
     for file in write_package(names, variant, output):
         click.echo(f"wrote {folder / file}")

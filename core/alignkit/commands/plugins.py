@@ -1,6 +1,8 @@
 """`alignkit plugins`: what is installed, what one component takes, what is wrong."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ def doctor(ctx: click.Context, plugin_folders: tuple[Path, ...], as_json: bool) 
     from alignkit.doctor import examine
 
     manager = _loaded(ctx.obj + plugin_folders)
-    findings = examine(manager)
+    with redirect_stdout(sys.stderr):  # defaults, validators and commands are plugins' code, and stdout may be JSON
+        findings = examine(manager)
     if as_json:
         keys = ("code", "severity", "plugin", "what", "advice")
         _print_json({"findings": [{key: getattr(f, key) for key in keys} for f in findings]})

@@ -56,6 +56,7 @@ class _Run:
         )
         self.ledger = Ledger(self.folder)
         self.reuse: list[Ledger] = []
+        self.first: int | None = None  # number of the step of --from
 
     def execute(self, start_from: str | None, reuse: Sequence[Path]) -> dict[str, Any]:
         ids = [s.id for s in self.recipe.steps]
@@ -64,12 +65,12 @@ class _Run:
         self.reuse = [Ledger.of_existing_run(path) for path in reuse]
         require_same_plugins(self.manager)
         check_recipe(self.recipe, self.manager, self.loaded.lines, self.allow_code)
-        first = ids.index(start_from) + 1 if start_from is not None else None
+        self.first = ids.index(start_from) + 1 if start_from is not None else None
         self._choose_device()
         with locked(self.folder):
-            self._check_unchanged(first)
-            if first is not None:
-                self.ledger.forget(first)
+            self._check_unchanged()
+            if self.first is not None:
+                self.ledger.forget(self.first)
             remove_left_overs(self.folder)
             return self._all_rounds()
 
@@ -95,15 +96,14 @@ class _Run:
                 if round == 1 or step.each_round:
                     yield step, number, round
 
-    def _check_unchanged(self, start_from: int | None) -> None:
+    def _check_unchanged(self) -> None:
         """A changed recipe over an old run is an error that names the key, before anything is touched.
 
-        What comes at or after step number `start_from` will be done again and may differ.
+        What will be done again may differ.
         """
         planned = {(round, number, step.id): step for step, number, round in self._planned()}
         for round, number, id, _ in self.ledger.step_folders():
-            again = start_from is not None and (round > 1 or number >= start_from)
-            if not again and (round, number, id) not in planned:
+            if not self._again(number, round) and (round, number, id) not in planned:
                 raise UserError(
                     f"{self.folder} holds a result of step {id!r} as step {number} of round {round}, "
                     "which the recipe does not have",
@@ -112,7 +112,7 @@ class _Run:
                     "steps can be added at the end, rounds can be raised",
                 )
         for (round, number, _), step in planned.items():
-            if start_from is not None and (round > 1 or number >= start_from):
+            if self._again(number, round):
                 continue
             record = self.ledger.read(step.id, number, round)
             kept = "keeps_partial" in self.manager.get("step", step.step).component.tags
@@ -170,7 +170,7 @@ class _Run:
             self.ledger.adopt(record, folder)
             return
         started = StepRecord.new(step.id, round, json_safe(self._identity(step, round)))
-        if self._take_over(started, number, folder):
+        if not self._again(number, round) and self._take_over(started, number, folder):
             return
         registered = self.manager.get("step", step.step)
         if folder.exists() and "keeps_partial" not in registered.component.tags:
@@ -179,6 +179,10 @@ class _Run:
         self.ledger.write(started, folder)
         logger.info("round %d · %s (%s)", round, step.id, step.step)
         self._do(step, folder, round, started)
+
+    def _again(self, number: int, round: int) -> bool:
+        """Whether --from asks for this step to be done anew."""
+        return self.first is not None and (round > 1 or number >= self.first)
 
     def _take_over(self, wanted: StepRecord, number: int, folder: Path) -> bool:
         """Copy the identical finished step of a run given with --reuse, if there is one."""

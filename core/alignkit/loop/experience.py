@@ -121,7 +121,8 @@ class ExperienceMaker:
             if metrics["sampler_mismatch"] > MISMATCH_WARNING:
                 logger.warning(
                     "the sampler's log-probs differ from the trainer's by up to %.2f nats: PPO learns from other "
-                    "probabilities than were sampled; does this architecture support left padding?",
+                    "probabilities than were sampled; does the sampler leave ids out and not say which (kept_BTK), or "
+                    "does this architecture not support left padding?",
                     metrics["sampler_mismatch"],
                 )
         return metrics

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 from pluggy import PluginValidationError
 
@@ -56,8 +57,8 @@ def _staying_here() -> Iterator[None]:
             os.chdir(here)
 
 
-def _working_folder() -> str | None:
+def _working_folder() -> Path | None:
     try:
-        return os.getcwd()
+        return Path.cwd()
     except FileNotFoundError:  # it was removed
         return None

@@ -18,6 +18,14 @@ HASH_DIGITS = 12
 RELATIVE = "a package that is not installed imports its own modules relatively (from .module import name)"
 
 
+def home_filled_in(path: Path) -> Path:
+    """`~` and `~user` as the shell has them; what names no home stays as it is."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def plugins_in(folder: Path, where: str) -> list[Path]:
     """Every `*.py` file and every package folder directly inside; names that begin with `_` or `.` are no plugins."""
     hint = "give a folder that holds plugins"
@@ -35,7 +43,8 @@ def version_of(path: Path) -> str:
     total = hashlib.sha256()
     for file in _files(path):
         name = file.relative_to(path.parent).as_posix() if path.is_dir() else ""
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        with file.open("rb") as stream:  # a package may hold data that memory does not
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{name}\0{content}\n".encode())
     return f"sha256:{total.hexdigest()[:HASH_DIGITS]}"
 

@@ -20,7 +20,7 @@ from alignkit.errors import AlignkitDeprecationWarning, UserError, did_you_mean
 from alignkit.hookspecs import HOOKSPEC_CLASSES, PROJECT_NAME, REGISTRATION_HOOKS, Transform
 from alignkit.manager.installed import installed_plugins, normal
 from alignkit.manager.loading import contained, import_quietly
-from alignkit.manager.local import LOCAL_DISTRIBUTION, import_plugin, plugins_in, version_of
+from alignkit.manager.local import LOCAL_DISTRIBUTION, home_filled_in, import_plugin, plugins_in, version_of
 from alignkit.manager.refusal import (
     Implementations,
     Refusal,
@@ -63,7 +63,7 @@ class PluginManager:
         listed = [Path(p) for p in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if p]
         asked = [(folder, "--plugins-dir") for folder in folders] + [(folder, FOLDERS_VARIABLE) for folder in listed]
         for folder, where in asked:
-            for path in plugins_in(Path(os.path.expanduser(folder)), where):
+            for path in plugins_in(home_filled_in(folder), where):
                 known |= {LOCAL_DISTRIBUTION, normal(path.stem)}
                 if disabled.keys() & {LOCAL_DISTRIBUTION, normal(path.stem)}:
                     self.left_out[path.stem] = "plugins.disable"

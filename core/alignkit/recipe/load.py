@@ -10,6 +10,8 @@ from typing import Any
 from alignkit.code import require_allowed
 from alignkit.errors import UserError
 from alignkit.manager import PluginManager
+from alignkit.manager.installed import normal
+from alignkit.manager.local import LOCAL_DISTRIBUTION, home_filled_in
 from alignkit.recipe.check import check_recipe, chosen_trackers, validated
 from alignkit.recipe.model import Recipe
 from alignkit.recipe.overrides import apply_overrides, substitute
@@ -91,12 +93,14 @@ def _load_files(recipe: Recipe, folder: Path, manager: PluginManager, lines: Lin
     """Load the recipe's own plugin files. As the recipe names them, one that fails is an error."""
     for i, name in enumerate(recipe.plugins.files):
         where = lines.at(("plugins", "files", i))
-        file = folder / Path(name).expanduser()
+        file = folder / home_filled_in(Path(name))
         if file.suffix != ".py":
             raise UserError(f"{name} is no Python file", where=where, hint="a folder of plugins: --plugins-dir DIR")
         if not file.is_file():
             raise UserError(f"no such file: {name}", where=where, hint=f"paths are relative to the recipe: {folder}")
-        require_allowed(name, allowed, where)
+        require_allowed(name, allowed & {name}, where)  # `rewards` alone would else allow `rewards:x.py` too
+        if {LOCAL_DISTRIBUTION, normal(file.stem)} & {normal(n) for n in recipe.plugins.disable}:
+            raise UserError(f"the recipe names {name} and disables it", where=where, hint="take out one of the two")
         status = manager.load_file(file)
         if status.problem:
             raise UserError(f"the plugin {name} cannot be used: {status.problem}", where=where)

@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
+import yaml
+
 from alignkit.components import Kind
 from alignkit.errors import UserError
 from alignkit.manager import PluginManager
 from alignkit.manager.local import LOCAL_DISTRIBUTION
+from alignkit.manager.refusal import RECIPE_WORDS
 
 PREFIX = "alignkit-"
 # With longer names the generated import lines would grow over 120 characters.
 MAX_CHARACTERS = 30
 # Modules of the package and its tests that are there whatever the component is called.
 TAKEN_MODULES = ("plugin", "conformance")
-# Words that mean something else where a recipe could name a component of the kind.
-RECIPE_WORDS: dict[Kind, tuple[str, ...]] = {"kernel": ("auto", "eager")}
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def check_name(name: str, kind: Kind, suffix: str, manager: PluginManager) -> Na
         raise _unusable(name, f"the package has a module {names.component!r} for something else")
     if names.component in RECIPE_WORDS.get(kind, ()):
         raise _unusable(name, f"{names.component!r} has a meaning of its own in recipes")
+    if not isinstance(yaml.safe_load(names.component), str):
+        raise _unusable(name, f"{names.component!r} is no text in YAML, so recipes would have to quote it")
     _check_free(names, kind, manager)
     return names
 

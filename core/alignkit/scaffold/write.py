@@ -33,15 +33,18 @@ FILES = {
 def write_package(names: Names, variant: Variant, parent: Path) -> list[str]:
     """Write `parent / names.distribution`; returns its files. Raises UserError if the folder has something in it."""
     target = parent / names.distribution
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise UserError("this is there already and not empty", where=target, hint="choose another name or --output DIR")
-    with atomic_folder(target) as temp:
-        written: list[str] = []
-        for name, text in rendered(names, variant):
-            path = temp / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
-            written.append(name)
+    written: list[str] = []
+    try:
+        with atomic_folder(target) as temp:
+            for name, text in rendered(names, variant):
+                path = temp / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8", newline="\n")
+                written.append(name)
+    except OSError as error:
+        raise UserError(f"the package cannot be written: {error}", where=target, hint="choose --output DIR") from None
     return written
 
 

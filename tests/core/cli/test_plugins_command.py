@@ -281,3 +281,58 @@ def test_the_table_is_there_in_three_tenths_of_a_second(tmp_path: Path) -> None:
         assert done.returncode == 0
     # Twice the goal: other work on the machine must not fail the test, a careless import must (torch alone is 1 s).
     assert statistics.median(seconds) < 0.6
+
+
+TALKS = """
+from pydantic import Field, field_validator
+from alignkit import Component, hookimpl
+from alignkit.components import Config
+
+def fail():
+    raise RuntimeError("no default today")
+
+class TalksConfig(Config):
+    "Options."
+    x: int = Field(1, description="one")
+
+    @field_validator("x", mode="before")
+    @classmethod
+    def _talks(cls, value):
+        print("a validator prints")
+        if value == 2:
+            raise RuntimeError("fails in its own way")
+        return value
+
+class FailsConfig(Config):
+    "Options."
+    y: int = Field(default_factory=fail, description="why")
+
+def check(config, manager):
+    print("a check prints")
+
+@hookimpl
+def alignkit_policies():
+    return [Component("talks", print, TalksConfig, "a talker", check=check)]
+
+@hookimpl
+def alignkit_samplers():
+    return [Component("fails", print, FailsConfig, "a failure")]
+"""
+
+
+def test_json_is_json_whatever_a_plugin_prints_or_raises(alignkit: Command, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "talks.py").write_text(TALKS)
+    folder = ("--plugins-dir", str(tmp_path / "plugins"))
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: x\npolicy: {name: talks, x: 1}\nsteps: [{id: act, step: act}]\n")
+    good = alignkit("check", str(recipe), "--json", *folder)
+    assert json.loads(good.out) == {"ok": True, "findings": []}
+    assert "a check prints" in good.err
+    bad = alignkit("check", str(recipe), "policy.x=2", "--json", *folder)
+    assert bad.status == 4
+    assert "fails in its own way" in json.loads(bad.out)["findings"][0]["what"]
+    (option,) = found(alignkit("plugins", "show", "fails", "--json", *folder))["options"]
+    assert option["default"] == "its default fails: RuntimeError: no default today"
+    doctor = alignkit("plugins", "doctor", "--json", *folder)
+    assert ("P023", "error") in {(f["code"], f["severity"]) for f in json.loads(doctor.out)["findings"]}

@@ -100,6 +100,14 @@ def test_reuse_takes_over_identical_steps_and_only_those(bench: Any) -> None:
     assert bench.runs() == ["base/1", "loop/1", "end/1"]
 
 
+def test_from_wins_over_reuse(bench: Any) -> None:
+    bench.recipe(BASE, LOOP, END)
+    bench.run()
+    bench.runs()
+    bench.run("name=second", start_from="loop", reuse=[bench.run_folder])
+    assert bench.runs() == ["loop/1", "end/1"]
+
+
 def test_reuse_says_what_differs(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
     bench.recipe(BASE, LOOP, END)
     bench.run()

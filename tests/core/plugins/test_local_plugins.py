@@ -5,11 +5,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alignkit import Fault, UserError
 from alignkit.components import NoConfig
+from alignkit.describe import source_of
 from alignkit.manager import PluginManager, PluginStatus
 from alignkit.manager.local import version_of
 from alignkit.recipe import load_recipe
@@ -251,3 +253,91 @@ def test_strict_makes_any_failed_plugin_an_error(
         monkeypatch.setenv("ALIGNKIT_STRICT_PLUGINS", "1")
     with pytest.raises(UserError, match=r"1 plugin\(s\) failed to load: bad-dist 3.4"):
         load_recipe(path, overrides, allow_code=allowed, strict_plugins=way == "argument")
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        (
+            "class Odd(Exception):\n    def __str__(self):\n        return 1 / 0\nraise Odd\n",
+            "Odd: (its message cannot",
+        ),
+        ("raise GeneratorExit\n", "import of odd.py failed: GeneratorExit"),
+    ],
+)
+def test_a_failure_is_told_whatever_its_exception_says(code: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(code)
+    (odd,) = local(manager_of(tmp_path))
+    assert problem in str(odd.problem)
+    assert not str(odd.problem).endswith(": ")
+
+
+def test_a_file_that_cannot_be_read_is_a_failed_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "good.py").write_text(source("good"))
+    (tmp_path / "secret.py").write_text(source("secret"))
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "secret.py":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    good, secret = local(manager_of(tmp_path))
+    assert good.problem is None
+    assert "import of secret.py failed: PermissionError" in str(secret.problem)
+
+
+@pytest.mark.parametrize("folder", ["~no_such_user/plugins", "n" * 300])
+def test_a_folder_that_cannot_be_is_the_users_mistake(folder: str) -> None:
+    with pytest.raises(UserError, match="--plugins-dir"):
+        manager_of(Path(folder))
+
+
+@pytest.mark.parametrize("when", ["at import", "in the hook"])
+def test_a_plugin_cannot_lead_the_run_to_another_folder(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, folder = tmp_path / "work", tmp_path / "plugins"
+    work.mkdir()
+    folder.mkdir()
+    monkeypatch.chdir(work)
+    move = f"import os; os.chdir({str(tmp_path)!r})\n"
+    in_hook = source("moves").replace("    return", f"    {move}    return")
+    (folder / "moves.py").write_text(move + source("moves") if when == "at import" else in_hook)
+    assert [p.problem for p in local(manager_of(folder))] == [None]
+    assert Path.cwd() == work
+
+
+def test_a_local_plugin_knows_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "it.py").write_text(source("it").replace("print)", "lambda config, context: None)"))
+    (it,) = local(manager_of(Path("here")))
+    assert source_of(it.components[0].component.build) == f"{tmp_path / 'here' / 'it.py'}:4"
+
+
+def recipe_with(file: str, folder: Path, more: str = "") -> str:
+    """A recipe that brings `file`; it is written but not valid further on."""
+    path = folder / "recipe.yaml"
+    path.write_text(f"name: x\nplugins: {{files: [{file!r}]{more}}}\npolicy: p\nsteps: [{{id: a, step: data}}]\n")
+    return str(path)
+
+
+def test_leave_for_a_module_is_no_leave_for_a_file_that_begins_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "rewards:evil.py").write_text("raise AssertionError('ran')\n")
+    with pytest.raises(UserError, match="which was not allowed"):
+        load_recipe(recipe_with("rewards:evil.py", tmp_path), allow_code=frozenset({"rewards"}))
+
+
+@pytest.mark.parametrize("disabled", ["mine", "local"])
+def test_a_recipe_may_not_bring_and_disable_a_file(disabled: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("raise AssertionError('ran')\n")
+    recipe = recipe_with("mine.py", tmp_path, f", disable: [{disabled}]")
+    with pytest.raises(UserError, match=r"recipe.yaml:2: the recipe names mine.py and disables it"):
+        load_recipe(recipe, allow_code=frozenset({"mine.py"}))
+
+
+def test_a_recipes_file_in_no_ones_home(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such file: ~no_such_user/x\.py"):
+        load_recipe(recipe_with("~no_such_user/x.py", tmp_path))

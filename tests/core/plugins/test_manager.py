@@ -352,3 +352,34 @@ def test_versions_names_usable_plugins_only(install: Install, load: Load) -> Non
     versions: dict[str, Any] = load().versions()
     assert versions["ok-dist"] == "1.2"
     assert "bad-dist" not in versions
+
+
+def test_one_object_under_two_names_is_refused_in_a_few_words() -> None:
+    class Plugin:
+        @hookimpl
+        def alignkit_steps(self) -> list[Component]:
+            return [Component("of_class", print)]
+
+    manager, plugin, twin = PluginManager(), Plugin(), PluginStatus("twin", "d", "1")
+    manager.register(plugin, PluginStatus("p", "d", "1"))
+    manager.register(plugin, twin)
+    assert twin.problem == "it is the same module or object as the plugin d:p"
+    assert manager.names("step") == ["of_class"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "component", "problem"),
+    [
+        ("alignkit_trackers", Component("t", print, tags=None), "tags is no set"),  # type: ignore[arg-type]
+        ("alignkit_trackers", Component("t", print, tags="default"), "tags is no set"),  # type: ignore[arg-type]
+        ("alignkit_kernels", Component("auto", print), "meaning of its own in recipes"),
+        ("alignkit_kernels", Component("eager", print), "meaning of its own in recipes"),
+    ],
+)
+def test_a_component_that_would_harm_other_recipes_or_never_be_reached(
+    hook: str, component: Component, problem: str
+) -> None:
+    status = PluginStatus("p", "d", "1")
+    plugin = type("Plugin", (), {hook: staticmethod(hookimpl(lambda: [component]))})
+    PluginManager().register(plugin, status)
+    assert problem in str(status.problem)

@@ -56,6 +56,8 @@ def test_a_name_without_prefix_and_with_the_kind_at_its_end(manager: PluginManag
         ("alignkit-plugin", "advantage", "has a module 'plugin'"),
         ("alignkit-conformance", "advantage", "has a module 'conformance'"),
         ("local", "advantage", "single files"),
+        ("alignkit-null", "advantage", "no text in YAML"),
+        ("yes", "advantage", "no text in YAML"),
         ("alignkit", "advantage", "module 'alignkit' is installed"),
         ("torch", "advantage", "module 'torch' is installed"),
         ("json", "advantage", "module 'json' is installed"),

@@ -64,3 +64,18 @@ def test_kinds_and_forms_are_those_that_have_templates() -> None:
     assert len(VARIANTS) == 9
     for variant in VARIANTS:
         assert variant_of(variant.kind, **dict(variant.options)) == variant
+
+
+def test_a_place_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "alignkit-mine").symlink_to("nowhere")
+    for output in (tmp_path / "file" / "below", tmp_path):
+        result = new("alignkit-mine", "--kind", "advantage", output=output)
+        assert isinstance(result.exception, UserError), output
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "alignkit-mine"}
+
+
+def test_a_home_is_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert new("alignkit-mine", "--kind", "advantage", output=Path("~/deep")).exception is None
+    assert (tmp_path / "deep/alignkit-mine/README.md").is_file()
