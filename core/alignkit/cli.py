@@ -10,7 +10,7 @@ import click
 
 from alignkit import __version__
 from alignkit.deprecations import show_deprecations
-from alignkit.errors import AlignkitError, out_of_memory
+from alignkit.errors import AlignkitError, Terminated, out_of_memory, said_by
 
 INTERRUPTED, TERMINATED = 130, 143
 AGAIN = "run the same command again (without --from) to go on"
@@ -43,13 +43,15 @@ def _plugin_commands(ctx: click.Context) -> dict[str, click.Command]:
     manager.load()
     for registered in manager.all("command"):
         name = registered.component.name
-        owner = f"{registered.distribution} {registered.version}"
+        if name in COMMANDS or name in found:
+            click.echo(f"{registered.described} cannot be used: there already is a command of this name", err=True)
+            continue
         try:
-            if name in COMMANDS or name in found:
-                raise ValueError("there already is a command of this name")
             found[name] = registered.build(registered.component.config(), None)
-        except Exception as error:  # a broken plugin must not take the other commands along
-            click.echo(f"plugin {owner}: command {name!r} cannot be used: {error}", err=True)
+        except AlignkitError as error:  # a broken plugin must not take the other commands along
+            click.echo(error.what, err=True)
+        except Exception as error:
+            click.echo(f"{registered.described} cannot be used: {said_by(error)}", err=True)
     return found
 
 
@@ -92,7 +94,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> Any:
-    _fail(f"terminated; {AGAIN}", TERMINATED)
+    click.echo(f"terminated; {AGAIN}", err=True)
+    raise Terminated(TERMINATED)
 
 
 def _fail(message: str, status: int) -> None:

@@ -11,9 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from alignkit.components import KINDS, Kind
-from alignkit.errors import UserError, did_you_mean
+from alignkit.errors import UserError, did_you_mean, said_by
 from alignkit.manager import PluginManager, Registered
-from alignkit.manager.registered import said_by
 from alignkit.recipe.deprecated import inner_models
 from alignkit.recipe.model import ComponentSpec, SlotOf
 

@@ -46,6 +46,14 @@ class Fault(AlignkitError):
     exit_status = 4
 
 
+class Terminated(SystemExit):
+    """The process was told to end. Apart from any other SystemExit, which a plugin may raise by calling sys.exit."""
+
+
+# What passes through the nets that keep a plugin's failures to itself.
+ENDINGS = (KeyboardInterrupt, Terminated)
+
+
 class AlignkitDeprecationWarning(FutureWarning):
     """Something a plugin or recipe uses will be removed. FutureWarning, because Python hides DeprecationWarning."""
 
@@ -58,8 +66,17 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def said_by(error: BaseException) -> str:
+    """`TYPE: MESSAGE`; the exception's class may be a stranger's too, and fail at saying it."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 def out_of_memory(error: BaseException) -> bool:
     """torch has its own error on CUDA and a plain RuntimeError on the CPU; torch need not be imported here."""
     torch: Any = sys.modules.get("torch")
     own = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return own or isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return own or isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in said_by(error)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from alignkit.errors import AlignkitError, Fault
+from alignkit.errors import ENDINGS, AlignkitError, Fault, said_by
 from alignkit.manager import PluginManager
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def notify(manager: PluginManager, hook: str, **arguments: Any) -> None:
         wanted = {name: arguments[name] for name in implementation.argnames if name in arguments}
         try:
             implementation.function(**wanted)
-        except AlignkitError:
+        except (AlignkitError, *ENDINGS):
             raise
-        except (Exception, SystemExit):
+        except BaseException:  # also sys.exit, or what pytest.skip raises
             logger.exception("plugin %s failed in %s; the run goes on", implementation.plugin_name, hook)
 
 
@@ -36,9 +36,11 @@ def shape_scores(manager: PluginManager, run: "RunInfo", rollout: "Rollout", sco
         wanted = {name: arguments[name] for name in implementation.argnames}
         try:
             changed: Any = implementation.function(**wanted)
-        except (Exception, SystemExit) as error:
+        except ENDINGS:
+            raise
+        except BaseException as error:
             raise Fault(
-                f"plugin {implementation.plugin_name} failed in alignkit_shape_scores: {error}",
+                f"plugin {implementation.plugin_name} failed in alignkit_shape_scores: {said_by(error)}",
                 hint="disable it with plugins: {disable: [NAME]} or mend it",
             ) from error
         if changed is None:

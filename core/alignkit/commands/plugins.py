@@ -26,6 +26,11 @@ def command(ctx: click.Context, plugin_folders: tuple[Path, ...], strict_plugins
     """
     ctx.obj = plugin_folders
     if ctx.invoked_subcommand is not None:
+        if as_json or strict_plugins:
+            raise click.UsageError(
+                f"--json and --strict-plugins before {ctx.invoked_subcommand} are of the list; "
+                f"see alignkit plugins {ctx.invoked_subcommand} --help"
+            )
         return
     manager = _loaded(plugin_folders)
     if as_json:

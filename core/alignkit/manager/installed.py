@@ -1,12 +1,16 @@
 """The entry points of all installed distributions."""
 
+import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.util import find_spec
+from pathlib import Path
 
 from alignkit.hookspecs import PROJECT_NAME
+from alignkit.manager.local import version_of
 from alignkit.manager.registered import BUILTIN_DISTRIBUTION, PluginStatus
 
 logger = logging.getLogger("alignkit")
@@ -56,8 +60,34 @@ def _plugins(dist: Distribution, damaged: list[PluginStatus]) -> Iterator[Instal
         return
     identity = _identity(dist) if entries else None
     # A distribution without a name is what an interrupted pip leaves behind.
-    if identity is not None:
-        yield from (Installed(entry, *identity) for entry in entries)
+    if identity is None:
+        return
+    name, version = identity
+    # Not of the project's own: who works on alignkit itself would do every step anew after each line.
+    changing = normal(name) != BUILTIN_DISTRIBUTION and _editable(dist)
+    for entry in entries:
+        yield Installed(entry, name, version + _content(entry) if changing else version)
+
+
+def _editable(dist: Distribution) -> bool:
+    """Whether it was installed by `pip install -e`, and may change without a new version (PEP 610)."""
+    try:
+        found = json.loads(dist.read_text("direct_url.json") or "{}")
+        return bool(found.get("dir_info", {}).get("editable"))
+    except (ValueError, AttributeError):
+        return False
+
+
+def _content(entry: EntryPoint) -> str:
+    """`+sha256.` and the hash of the package's files; nothing if it is not found, as its import then says."""
+    try:
+        spec = find_spec(entry.module.partition(".")[0])
+    except (ImportError, ValueError):
+        return ""
+    found = None if spec is None else next(iter(spec.submodule_search_locations or ()), spec.origin)
+    if found is None or not Path(found).exists():
+        return ""
+    return f"+{version_of(Path(found)).replace(':', '.')}"
 
 
 def _identity(dist: Distribution) -> tuple[str, str] | None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pluggy import PluginValidationError
 
+from alignkit.errors import ENDINGS, said_by
 from alignkit.manager.refusal import Refusal
-from alignkit.manager.registered import PluginStatus, said_by
+from alignkit.manager.registered import PluginStatus
 
 # Packages whose import takes a second or so. Every command loads every plugin, so none belongs at its top level.
 HEAVY = ("torch", "transformers", "datasets", "tokenizers", "pandas", "scipy", "sklearn", "matplotlib", "tensorflow")
@@ -37,7 +38,7 @@ def contained(status: PluginStatus, prefix: str = "") -> Iterator[None]:
     try:
         with redirect_stdout(sys.stderr), _staying_here():
             yield
-    except KeyboardInterrupt:
+    except ENDINGS:
         raise
     # Not only Exception: a module may call sys.exit, or pytest.importorskip, when something it needs is missing.
     except BaseException as error:

@@ -92,7 +92,7 @@ class PluginManager:
                     status.problem = "the distribution name `local` means plugins that are not installed"
                     self.plugins.append(status)
                     continue
-                self._register(import_quietly(status, plugin.entry.value, plugin.entry.load), status)
+                self.register(import_quietly(status, plugin.entry.value, plugin.entry.load), status)
         return known
 
     def load_file(self, path: Path) -> PluginStatus:
@@ -107,14 +107,11 @@ class PluginManager:
             status.version = version_of(path)  # in here, as a file may be unreadable
             return import_plugin(path.absolute(), status.version)
 
-        self._register(import_quietly(status, path.name, load), status)
+        self.register(import_quietly(status, path.name, load), status)
         return status
 
-    def register(self, plugin: object, status: PluginStatus) -> None:
-        """Register one plugin object; on any problem roll it back and say why in `status`."""
-        self._register(plugin, status)
-
-    def _register(self, plugin: object | None, status: PluginStatus) -> None:
+    def register(self, plugin: object | None, status: PluginStatus) -> None:
+        """Register one plugin object (None: it could not be loaded); on any problem roll it back and say why."""
         if status not in self.plugins:
             self.plugins.append(status)
         if plugin is None:
@@ -229,7 +226,7 @@ class PluginManager:
     @staticmethod
     def strict_by_environment() -> bool:
         """Whether ALIGNKIT_STRICT_PLUGINS asks for strictness."""
-        return os.environ.get("ALIGNKIT_STRICT_PLUGINS", "") not in ("", "0")
+        return os.environ.get("ALIGNKIT_STRICT_PLUGINS", "").lower() not in ("", "0", "false", "no", "off")
 
     def require_all(self, where: str | None = None) -> None:
         """Strict: raise UserError if any plugin failed."""

@@ -1,5 +1,6 @@
 """A component with its owner, and what became of a plugin."""
 
+import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,22 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 
 from alignkit.components import Component, Kind
-from alignkit.errors import AlignkitError, Fault, out_of_memory
+from alignkit.errors import ENDINGS, AlignkitError, Fault, out_of_memory, said_by
 from alignkit.manager.local import LOCAL_DISTRIBUTION, RELATIVE, imports_itself
 
 if TYPE_CHECKING:
     from alignkit.manager.manager import PluginManager
 
 BUILTIN_DISTRIBUTION = "alignkit"
-
-
-def said_by(error: BaseException) -> str:
-    """`TYPE: MESSAGE`; the exception's class may be a stranger's too, and fail at saying it."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -88,10 +80,11 @@ class Registered:
     def _named(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (AlignkitError, OSError, MemoryError):
+        except (AlignkitError, *ENDINGS):
             raise
-        except (Exception, SystemExit) as error:
-            if self.distribution == BUILTIN_DISTRIBUTION or out_of_memory(error):
+        except BaseException as error:
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            if self.distribution == BUILTIN_DISTRIBUTION or full or out_of_memory(error):
                 raise
             hint = f"the plugin {self.plugin} is at fault, or something that it needs is not installed"
             if self.distribution == LOCAL_DISTRIBUTION and imports_itself(error, self.plugin):

@@ -88,8 +88,8 @@ def test_commands_of_plugins(alignkit: Command) -> None:
     result = alignkit("--help")
     assert "hello" in result.out
     assert result.out.count("\n  run ") == 1
-    assert result.err.count("plugin act-dist 1.0: command 'broken' cannot be used: no licence") == 1
-    assert "plugin act-dist 1.0: command 'run' cannot be used: there already is a command of this name" in result.err
+    assert result.err.count("act-dist 1.0: command 'broken' could not be built: OSError: no licence (") == 1
+    assert "act-dist 1.0: command 'run' cannot be used: there already is a command of this name" in result.err
     hello = alignkit("hello")
     assert hello.out == "hello from a plugin\n"
     assert hello.status == 7

@@ -10,6 +10,7 @@ from pydantic import ValidationError, field_validator
 from alignkit import Component, Fault, Paused, UserError
 from alignkit.components import Config, NoConfig
 from alignkit.context import BuildContext
+from alignkit.errors import Terminated
 from alignkit.manager import PluginManager, Registered
 from alignkit.recipe import ComponentSpec
 from alignkit.recipe.check import resolve
@@ -89,13 +90,26 @@ def test_a_strangers_failing_build_is_a_fault_with_its_name(
 
 @pytest.mark.parametrize(
     "error",
-    [UserError("no such file"), Paused("wait"), Fault("stop"), OSError(28, "No space left"), MemoryError()],
+    [
+        UserError("no such file"),
+        Paused("wait"),
+        Fault("stop"),
+        OSError(28, "No space left"),
+        MemoryError(),
+        KeyboardInterrupt(),
+        Terminated(143),
+    ],
     ids=lambda error: type(error).__name__,
 )
-def test_errors_that_have_their_own_exit_status_pass(error: Exception) -> None:
+def test_errors_that_have_their_own_exit_status_pass(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:
         registered(raising(error)).build(NoConfig(), None)
     assert caught.value is error
+
+
+def test_a_missing_file_of_a_stranger_is_his_fault() -> None:
+    with pytest.raises(Fault, match="could not be built: FileNotFoundError: "):
+        registered(raising(FileNotFoundError(2, "No such file", "lexicon.txt"))).build(NoConfig(), None)
 
 
 def test_out_of_memory_of_torch_passes() -> None:

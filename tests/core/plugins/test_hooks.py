@@ -9,6 +9,7 @@ import torch
 
 from alignkit import Fault, UserError, hookimpl
 from alignkit.components import KINDS
+from alignkit.errors import Terminated
 from alignkit.hooks import notify, shape_scores
 from alignkit.hookspecs import HOOKSPEC_CLASSES, REGISTRATION_HOOKS
 from alignkit.manager import PluginManager, PluginStatus
@@ -73,6 +74,23 @@ def test_an_exit_in_a_hook_does_not_end_the_program() -> None:
         shaped(manager_with(bad=scores_plugin(leaving)), 1.0)
 
 
+class Skipped(BaseException):
+    """As pytest.skip raises it."""
+
+
+def test_any_exception_of_a_listener_is_kept_but_being_told_to_end() -> None:
+    def listener(error: BaseException) -> SimpleNamespace:
+        def raises() -> None:
+            raise error
+
+        return SimpleNamespace(alignkit_run_start=hookimpl(raises))
+
+    notify(manager_with(odd=listener(Skipped())), "alignkit_run_start", run=None)
+    for ending in (KeyboardInterrupt(), Terminated(143)):
+        with pytest.raises(type(ending)):
+            notify(manager_with(one=listener(ending)), "alignkit_run_start", run=None)
+
+
 def test_a_listener_stops_the_run_by_asking_to() -> None:
     def stop() -> None:
         raise Fault("budget is used up")
@@ -102,7 +120,7 @@ def test_a_failing_transform_stops_the_run_with_the_plugins_name() -> None:
     def fail(_: torch.Tensor) -> torch.Tensor:
         raise ZeroDivisionError("by zero")
 
-    with pytest.raises(Fault, match=r"plugin dist:bad failed in alignkit_shape_scores: by zero"):
+    with pytest.raises(Fault, match=r"plugin dist:bad failed in alignkit_shape_scores: ZeroDivisionError: by zero"):
         shaped(manager_with(bad=scores_plugin(fail)), 1.0)
 
 

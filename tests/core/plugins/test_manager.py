@@ -1,6 +1,7 @@
 """Plugins are loaded alone: a broken one is named with distribution, version and reason, and breaks nothing else."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -383,3 +384,36 @@ def test_a_component_that_would_harm_other_recipes_or_never_be_reached(
     plugin = type("Plugin", (), {hook: staticmethod(hookimpl(lambda: [component]))})
     PluginManager().register(plugin, status)
     assert problem in str(status.problem)
+
+
+def editable(info: Path) -> None:
+    """What `pip install -e` notes down (PEP 610)."""
+    (info / "direct_url.json").write_text('{"url": "file:///somewhere", "dir_info": {"editable": true}}')
+
+
+def test_an_editable_plugin_is_another_version_after_each_edit(install: Install, load: Load) -> None:
+    info = install("edited-dist", "1.0", edited_mod=advantage("edited"))
+    install("fixed-dist", "1.0", fixed_mod=advantage("fixed"))
+    editable(info)
+    first = load().get("advantage", "edited").version
+    assert re.fullmatch(r"1\.0\+sha256\.[0-9a-f]{12}", first)
+    assert load().get("advantage", "edited").version == first
+    module = info.parent / "edited_mod.py"
+    module.write_text(module.read_text() + "# another line\n")
+    assert load().get("advantage", "edited").version != first
+    assert load().get("advantage", "fixed").version == "1.0"
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", '{"dir_info": {}}', '{"dir_info": 1}'])
+def test_an_odd_note_of_the_installer_breaks_nothing(content: str, install: Install, load: Load) -> None:
+    info = install("odd-note", "1.0", odd_note=advantage("odd"))
+    (info / "direct_url.json").write_text(content)
+    assert load().get("advantage", "odd").version == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("value", "strict"), [("1", True), ("true", True), ("", False), ("0", False), ("False", False)]
+)
+def test_strict_by_environment(value: str, strict: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNKIT_STRICT_PLUGINS", value)
+    assert PluginManager.strict_by_environment() is strict
