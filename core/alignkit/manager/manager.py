@@ -93,6 +93,8 @@ class PluginManager:
                     self.plugins.append(status)
                     continue
                 self.register(import_quietly(status, plugin.entry.value, plugin.entry.load), status)
+        for name in sorted((allowlist or set()) - {""} - {normal(plugin.distribution) for plugin in found}):
+            logger.warning("ALIGNKIT_PLUGINS names %s, and no such distribution with plugins is installed", name)
         return known
 
     def load_file(self, path: Path) -> PluginStatus:

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
@@ -83,16 +84,20 @@ class Registered:
         except (AlignkitError, *ENDINGS):
             raise
         except BaseException as error:
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-            if self.distribution == BUILTIN_DISTRIBUTION or full or out_of_memory(error):
-                raise
-            hint = f"the plugin {self.plugin} is at fault, or something that it needs is not installed"
-            if self.distribution == LOCAL_DISTRIBUTION and imports_itself(error, self.plugin):
-                hint = RELATIVE
-            raise Fault(f"{self.described} {what}: {said_by(error)} ({self._place(error)})", hint=hint) from error
+            raise self.blamed(what, error) from error
+
+    def blamed(self, what: str, error: BaseException) -> BaseException:
+        """What to raise for an error of the component: a Fault with its owner's name, or for our own the error."""
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if self.distribution == BUILTIN_DISTRIBUTION or full or out_of_memory(error):
+            return error
+        hint = f"the plugin {self.plugin} is at fault, or something that it needs is not installed"
+        if self.distribution == LOCAL_DISTRIBUTION and imports_itself(error, self.plugin):
+            hint = RELATIVE
+        return Fault(f"{self.described} {what}: {said_by(error)} ({self._place(error)})", hint=hint)
 
     def _place(self, error: BaseException) -> str:
-        """The last line of the plugin's own code on the way to the error; of any code, if there is none."""
+        """The last line of the plugin's own code on the way to the error; that of its build, if there is none."""
         package = str(getattr(self.component.build, "__module__", "")).partition(".")[0]
         places = []
         for frame, line in traceback.walk_tb(error.__traceback__):
@@ -100,6 +105,9 @@ class Registered:
             file = frame.f_code.co_filename.replace("\\", "/").rpartition("/")[2]
             places.append((module.partition(".")[0] == package, f"{file}:{line}"))
         own = [place for is_own, place in places if is_own]
+        code = getattr(self.component.build, "__code__", None)
+        if not own and code is not None:  # it was never entered: it does not take the arguments
+            return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
         return own[-1] if own else places[-1][1]
 
 

@@ -34,7 +34,7 @@ def check_data(config: DataConfig, manager: PluginManager) -> None:
     if config.split is not None and len(local) == len(config.sources):
         raise UserError("split is for hub data sets, and there is none under files", hint="leave split out")
     if data_format is not None and local:
-        _read_once(config, data_format, local)
+        _read_once(config, manager, data_format, local)
 
 
 def check_options(config: DataConfig, data_format: DataFormat) -> None:
@@ -71,7 +71,7 @@ class _EnoughError(Exception):
     """As many bad rows were found as are shown."""
 
 
-def _read_once(config: DataConfig, data_format: DataFormat, local: list[str]) -> None:
+def _read_once(config: DataConfig, manager: PluginManager, data_format: DataFormat, local: list[str]) -> None:
     """Strict: no row may be bad. Otherwise one good row is enough, and the bad ones are counted and said."""
     strict = config.on_bad_row == "strict"
     found: list[BadRow] = []
@@ -89,7 +89,8 @@ def _read_once(config: DataConfig, data_format: DataFormat, local: list[str]) ->
     records = 0
     try:
         sources = Sources(local, config.split)
-        rows = read_records(data_format, config.format.name, sources, on_bad, splitter.accept)
+        registered = manager.get("data_format", config.format.name)
+        rows = read_records(data_format, registered, sources, on_bad, splitter.accept)
         for _ in limited(rows, config.limit):
             records += 1
     except _EnoughError:

@@ -69,6 +69,7 @@ class DataStep:
 
     def _own_records(self, files: PartFiles, context: StepContext) -> Iterator[tuple[str, Record]]:
         sources = Sources(self._config.sources, self._config.split)
+        registered = context.manager.get("data_format", self._config.format.name)
 
         def on_bad(bad: BadRow) -> None:
             if self._config.on_bad_row == "strict":
@@ -76,7 +77,7 @@ class DataStep:
             self._tally.rejected[bad.reason] += 1
             files.reject(bad)
 
-        records = read_records(self._format, self._config.format.name, sources, on_bad, self._splitter.accept)
+        records = read_records(self._format, registered, sources, on_bad, self._splitter.accept)
         for made, (part, record) in enumerate(records, 1):
             self._tally.rows = made if self._format.generates else sources.count
             if made % _LOG_EVERY == 0:

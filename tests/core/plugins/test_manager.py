@@ -271,6 +271,17 @@ def test_allowlist_keeps_builtins_and_what_it_names(
     assert "wanted" not in load().names("advantage")
 
 
+def test_an_allowlist_with_an_unknown_name_says_so(
+    load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("alignkit"), "propagate", True)
+    monkeypatch.setenv("ALIGNKIT_PLUGINS", "alignkit-mnip,,Alignkit")
+    load()
+    assert set(caplog.messages) == {
+        "ALIGNKIT_PLUGINS names alignkit-mnip, and no such distribution with plugins is installed"
+    }
+
+
 def test_disable_by_plugin_or_distribution(install: Install, load: Load) -> None:
     install("some-dist", "1.0", some_mod=advantage("some"))
     for name in ("some_mod", "some-dist"):

@@ -18,7 +18,7 @@ import alignkit_plugins.step_data.plugin as step_data
 from alignkit import Component, hookimpl
 from alignkit.context import StepContext
 from alignkit.data.rows import BadRow
-from alignkit.errors import UserError
+from alignkit.errors import Fault, UserError
 from alignkit.manager import PluginManager, PluginStatus
 from alignkit.protocols import SourceRow, StepOutput
 from alignkit.recipe.check import resolve
@@ -37,17 +37,28 @@ class Strange:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.seen: list[SourceRow] = []
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Record]]:
         for source in rows:
-            if self.kind == "part":
+            self.seen.append(source)
+            if self.kind == "crash":
+                raise KeyError("no_such_column")
+            if self.kind == "bare":
+                yield Text(text="x")  # type: ignore[misc]
+            elif self.kind == "part":
                 yield "preference", Text(text="x")
             elif self.kind == "record":
                 yield "preferences", Text(text="x")
             elif self.kind == "invalid":
                 yield "texts", Text.model_validate(source.row)
+            elif self.kind == "late":
+                yield "texts", Text(text=f"text {len(self.seen)}")
         if self.kind == "end":
             raise BadRow("the end is missing")
+        if self.kind == "late" and self.seen:
+            late = self.seen.pop()
+            raise BadRow("it has no parent", where=late.where, row=late.row)
 
 
 def strange(kind: str, config: Any, context: Any) -> Strange:
@@ -58,7 +69,7 @@ class StrangePlugin:
     @hookimpl
     def alignkit_data_formats(self) -> Iterable[Component]:
         needs_run = Component("needs_run", lambda c, context: Strange(str(context.seed)))
-        kinds = ("part", "record", "invalid", "end")
+        kinds = ("part", "record", "invalid", "end", "crash", "bare", "late")
         return [needs_run, *(Component(f"strange_{k}", partial(strange, k)) for k in kinds)]
 
 
@@ -67,7 +78,8 @@ def manager() -> PluginManager:
     found = PluginManager()
     plugins: list[ModuleType | StrangePlugin] = [formats, film_world, step_data, StrangePlugin()]
     for plugin in plugins:
-        status = PluginStatus(str(plugin), "alignkit", "0")
+        owner = "stranger" if isinstance(plugin, StrangePlugin) else "alignkit"
+        status = PluginStatus(str(plugin), owner, "0")
         found.register(plugin, status)
         assert status.problem is None
     return found
@@ -253,6 +265,7 @@ def test_skip_counts_and_keeps_what_was_rejected(bench: Bench, caplog: pytest.Lo
         ({"format": "strange_record", "files": "ok.jsonl"}, "gave a Text for the part 'preferences'"),
         ({"format": "strange_invalid", "files": "ok.jsonl"}, "ok.jsonl:1: not a Text: text: Field required"),
         ({"format": "strange_end", "files": "ok.jsonl"}, "the end is missing"),
+        ({"format": "strange_bare", "files": "ok.jsonl"}, "gave a Text, not a pair (part, record)"),
     ],
 )
 def test_what_the_check_finds(
@@ -276,6 +289,27 @@ def test_a_format_that_complains_without_reading_is_asked_once(bench: Bench) -> 
     with pytest.raises(UserError) as caught:
         bench.check(format="strange_end", files=path)
     assert str(caught.value).count("the end is missing") == 1
+
+
+def test_a_crash_of_a_strangers_format_has_its_name_and_the_row(bench: Bench) -> None:
+    path = bench.write("a.jsonl", [{}])
+    named = r"stranger 0: data format 'strange_crash' failed at .*a\.jsonl:1: KeyError: 'no_such_column' \(test_data"
+    with pytest.raises(Fault, match=named):
+        bench.check(format="strange_crash", files=path)
+    with pytest.raises(Fault, match=named):
+        bench.run(format="strange_crash", files=path)
+
+
+def test_rows_may_turn_out_bad_when_all_are_read(bench: Bench) -> None:
+    path = bench.write("a.jsonl", [{"n": n} for n in range(3)])
+    summary = bench.summary(format="strange_late", files=path, on_bad_row="skip")
+    assert summary["rejected"] == 3
+    found = bench.read("rejected.jsonl")
+    assert sorted((r["where"].rpartition("/")[2], r["row"]["n"]) for r in found) == [
+        ("a.jsonl:1", 0),
+        ("a.jsonl:2", 1),
+        ("a.jsonl:3", 2),
+    ]
 
 
 def test_no_record_at_all_is_an_error(bench: Bench) -> None:
