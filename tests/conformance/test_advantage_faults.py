@@ -154,6 +154,21 @@ def minus(x_BT: Tensor) -> Tensor:
     return -x_BT
 
 
+def score_alone(rewards_BT: Tensor, values_BT: Any, mask_BT: Tensor, group_B: Tensor) -> Results:
+    """Takes the last token's reward for that of the completion."""
+    last_B1 = mask_BT.long().sum(-1, keepdim=True) - 1
+    score_BT = torch.zeros_like(rewards_BT).scatter(1, last_B1, rewards_BT.gather(1, last_B1))
+    return Sound()(score_BT, values_BT, mask_BT, group_B)
+
+
+class SignOfTheDifference(Sound):
+    """Knows better and worse than the mean, and nothing between."""
+
+    def __call__(self, *inputs: Any) -> Results:
+        advantages_BT, returns_BT = super().__call__(*inputs)
+        return advantages_BT.sign(), returns_BT
+
+
 FAULTS = (
     function("test_needs_are_stated", Sound(), {"critic": False}, "dict"),
     function("test_needs_are_stated", Sound(), Needs(samples_per_prompt=2.5), "float"),  # type: ignore[arg-type]
@@ -179,6 +194,8 @@ FAULTS = (
     function("test_global_random_state_is_left_alone", seeded_globally),
     fault("test_results_carry_no_gradient", LearnedScale),
     function("test_better_completions_have_higher_advantages", changed(minus)),
+    function("test_better_completions_have_higher_advantages", changed(torch.zeros_like), name="all_alike"),
+    function("test_every_reward_counts", score_alone),
     function("test_finite_for_equal_scores", no_epsilon),
     function("test_finite_for_large_rewards", exponential_weights),
     function("test_finite_for_completions_of_one_token", unbiased_deviation_over_tokens),
@@ -194,6 +211,12 @@ class TestSound(AdvantageContract):
     plugin = plugin_of(AdvantageContract, Component("sound", lambda c, _: Sound(), NoConfig, "centred in its group"))
     # Made in memory, so that no process can import it.
     test_registration_imports_nothing_heavy = None
+
+
+class TestSigns(TestSound):
+    """Advantages need not be as many as scores."""
+
+    plugin = plugin_of(AdvantageContract, Component("sound", lambda c, _: SignOfTheDifference(), NoConfig, "signs"))
 
 
 def test_every_check_has_a_fault() -> None:

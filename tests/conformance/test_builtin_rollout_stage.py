@@ -6,6 +6,9 @@ from alignkit.manager import PluginManager
 from alignkit.testing import RolloutStageContract
 from alignkit.testing.context import make_context
 
+# Four epochs of four minibatches, as by default, are tried once.
+FEW: dict[str, Any] = {"lr": 1e-3, "epochs": 2, "minibatches": 2}
+
 
 class TestPPO(RolloutStageContract):
     component = "ppo"
@@ -32,14 +35,14 @@ class TestPPOInAllItsParts(RolloutStageContract):
 
 class TestGSPO(RolloutStageContract):
     component = "gspo"
-    options: ClassVar[dict[str, Any]] = {"lr": 1e-3}
+    options: ClassVar[dict[str, Any]] = FEW
     bad_options = ({"clip_range": 0},)
 
 
 class TestGSPOOfWholeCompletions(RolloutStageContract):
     component = "gspo"
     options: ClassVar[dict[str, Any]] = {
-        "lr": 1e-3,
+        **FEW,
         "length_normalise": False,
         "loss_aggregation": "sequence_sum",
         "clip_range": 0.2,
@@ -49,7 +52,7 @@ class TestGSPOOfWholeCompletions(RolloutStageContract):
 
 class TestCISPO(RolloutStageContract):
     component = "cispo"
-    options: ClassVar[dict[str, Any]] = {"lr": 1e-3}
+    options: ClassVar[dict[str, Any]] = FEW
     bad_options = ({"clip_range": 1.0},)
 
 
@@ -66,7 +69,7 @@ class TestReinforceInMinibatches(RolloutStageContract):
 
 class TestPPOWithEntropyAndDecay(RolloutStageContract):
     component = "ppo"
-    options: ClassVar[dict[str, Any]] = {"lr": 1e-3, "entropy_coef": 0.01, "weight_decay": 0.1}
+    options: ClassVar[dict[str, Any]] = {**FEW, "entropy_coef": 0.01, "weight_decay": 0.1}
     # The bonus and the decay move weights without any advantage.
     test_zero_advantages_leave_the_policy_alone = None
 

@@ -43,6 +43,12 @@ class RefusesLongTexts(Sound):
         return super().text(row)
 
 
+class FirstRowIsAHeader(Sound):
+    def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Any]]:
+        next(iter(rows), None)
+        yield from super().records(rows)
+
+
 class NothingGenerated(Sound):
     generates = True
 
@@ -177,6 +183,7 @@ def fault(check: str, build: Callable[[], Any], name: str = "", **more: Any) -> 
 FAULTS = (
     fault("test_says_whether_it_generates", SaysNothing),
     fault("test_good_rows_give_records", RefusesLongTexts),
+    fault("test_good_rows_give_records", FirstRowIsAHeader, "header"),
     fault("test_good_rows_give_records", Skips, "none", good_rows=({"text": "a"}, {"text": "b"})),
     fault("test_generates_without_rows", NothingGenerated),
     fault("test_parts_and_records_are_known", OtherPart, "part"),

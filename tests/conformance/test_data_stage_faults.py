@@ -253,6 +253,12 @@ class OnlyTheLastPassCounts(Sound):
         return super().joined(nll_N, count)
 
 
+class SavesHalf(Sound):
+    def save(self, folder: Path) -> None:
+        self.policy.module.bfloat16()
+        super().save(folder)
+
+
 PLANTED: list[tuple[str, Callable[[Any], Any]]] = [
     ("reads_a_known_part", ReadsPairs),
     ("writes_a_model_that_loads", WithoutTokenizer),
@@ -261,6 +267,7 @@ PLANTED: list[tuple[str, Callable[[Any], Any]]] = [
     ("writes_only_into_its_folder", CacheInTheWorkingFolder),
     ("writes_only_into_its_folder", WritesBesideTheData),
     ("saves_what_it_trained", SavesTheModelItGot),
+    ("saves_what_it_trained", SavesHalf),
     ("learns", StepForgotten),
     ("same_seed_same_weights", GlobalRandomState),
     ("another_seed_another_order", NeverShuffled),

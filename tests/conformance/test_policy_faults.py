@@ -39,6 +39,11 @@ class ClosedTwice(TinyPolicy):
         return [*super().encode_completion(prompt, completion), self.encoder.end_id]
 
 
+class StartsTwice(TinyPolicy):
+    def encode_completion(self, prompt: Any, completion: Any) -> list[int]:
+        return [*self.encoder.prompt("")[:1], *super().encode_completion(prompt, completion)]
+
+
 class StrippedText(TinyPolicy):
     def decode(self, ids: Any) -> str:
         return super().decode(ids).strip()
@@ -328,6 +333,7 @@ PLANTED: list[tuple[str, Callable[[str, str], Fault]]] = [
     ("prompt_stays_open", of(ClosedPrompt)),
     ("completion_ends_with_its_only_stop_token", of(OpenCompletion)),
     ("completion_ends_with_its_only_stop_token", of(ClosedTwice)),
+    ("nothing_stands_before_a_completion", of(StartsTwice)),
     ("stop_ids_are_tokens", changed(empty_stops)),
     ("decode_gives_the_text_back", of(StrippedText)),
     ("special_tokens_are_left_out_of_text", of(SpecialTokensInText)),

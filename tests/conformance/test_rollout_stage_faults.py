@@ -146,6 +146,19 @@ class ShiftedByOne(Sound):
         return super().losses(e._replace(advantages_BT=e.advantages_BT.roll(1, dims=1)), rows)
 
 
+class StopTokenNotLearned(Sound):
+    """Ends every completion at the token before its stop token."""
+
+    def losses(self, e: Experience, rows: Sequence[int]) -> tuple[Tensor, float]:
+        last_BT = e.mask_BT.cumsum(1) == e.mask_BT.sum(1, keepdim=True)
+        return super().losses(e._replace(advantages_BT=e.advantages_BT * ~(last_BT & e.mask_BT)), rows)
+
+
+class RowsThatFillNoPass(Sound):
+    def order(self, count: int) -> list[int]:
+        return list(range(count - count % 4))
+
+
 class DropoutOn(Sound):
     def losses(self, e: Experience, rows: Sequence[int]) -> tuple[Tensor, float]:
         self.policy.module.train()
@@ -290,6 +303,8 @@ PLANTED: list[tuple[str, Callable[[Any], Any]]] = [
     ("update_changes_the_policy", StepForgotten),
     ("zero_advantages_leave_the_policy_alone", DefaultWeightDecay),
     ("advantages_move_log_probs_their_way", LossIsTheObjective),
+    ("every_completion_counts", StopTokenNotLearned),
+    ("every_completion_counts", RowsThatFillNoPass),
     ("only_tokens_with_advantage_are_pushed", ShiftedByOne),
     ("first_update_starts_at_ratio_one", DropoutOn),
     ("first_update_starts_at_ratio_one", TemperatureForgotten),

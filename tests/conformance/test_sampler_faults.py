@@ -210,6 +210,22 @@ class WholeVocabularyIsListed(Sound):
         return replace(rollout, kept_BTK=torch.arange(300).expand(*rollout.mask_BT.shape, 300))
 
 
+class SeededForEveryToken(Sound):
+    """The continuation of each completion is drawn token by token, each time with a new generator of one seed."""
+
+    def rollout(self, policy: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Rollout:
+        found = super().rollout(policy, prompts, sampling, seed)
+        rows = []
+        for start, drawn in zip(found.prompt_ids, found.completion_ids, strict=True):
+            ids: list[int] = []
+            for _ in drawn:
+                generator = torch.Generator().manual_seed(seed + len(rows))
+                p_V = next_token_logits(policy, [*start, *ids]).softmax(-1)
+                ids.append(int(torch.multinomial(p_V, 1, generator=generator)))
+            rows.append(tuple(ids))
+        return replace(found, completion_ids=tuple(rows))
+
+
 PLANTED: list[tuple[str, Callable[[], Any]]] = [
     ("one_completion_per_prompt_in_order", SortedByLength),
     ("equal_prompts_share_a_group", GroupedByText),
@@ -232,6 +248,7 @@ PLANTED: list[tuple[str, Callable[[], Any]]] = [
     ("dropout_is_off", InTrainingMode),
     ("samples_from_the_weights_as_they_are", CopyOfTheWeights),
     ("frequencies_are_the_policys", Sharpened),
+    ("each_place_is_a_draw_of_its_own", SeededForEveryToken),
     ("restrictions_hold", RestrictionsIgnored),
     ("log_probs_are_those_it_drew_with", LogProbsBelongToTheNextToken),
     ("log_probs_are_those_it_drew_with", LogProbsBehindTheEnd),

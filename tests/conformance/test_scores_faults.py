@@ -84,6 +84,12 @@ def running_mean(source: Source, rollout: Rollout) -> Tensor:
     return scores_B - sum(seen) / len(seen)
 
 
+def cached_by_completion(source: Source, rollout: Rollout) -> Tensor:
+    for prompt, text in zip(rollout.prompts, rollout.texts, strict=True):
+        source.state.setdefault(text, value(str(prompt.prompt) + text))
+    return torch.tensor([source.state[text] for text in rollout.texts])
+
+
 def one_buffer(source: Source, rollout: Rollout) -> Tensor:
     buffer_B: Tensor = source.state.setdefault("buffer", torch.zeros(len(rollout)))
     return buffer_B.copy_(values(rollout.texts))
@@ -140,6 +146,7 @@ FAULTS = [
     fault("test_score_does_not_depend_on_the_batch", less_the_batch_mean, "mean"),
     fault("test_scores_follow_the_order", sorted_by_length),
     fault("test_same_call_same_scores", running_mean),
+    fault("test_earlier_prompts_do_not_matter", cached_by_completion),
     fault("test_builds_with_one_seed_agree", lambda s, r: values(r.texts) + torch.rand(len(r)), noisy=True),
     fault("test_scores_are_told_apart", lambda s, r: values([p.prompt for p in r.prompts])),
     fault("test_better_completions_score_higher", lambda s, r: -values(r.texts), better_than=[("a good film", "a")]),

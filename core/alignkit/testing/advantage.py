@@ -216,11 +216,23 @@ class AdvantageContract(ComponentContract):
             assert not x_BT.requires_grad, f"{name} require gradients: detach them"
 
     def test_better_completions_have_higher_advantages(self, estimate: Any, batch: RewardBatch) -> None:
-        """Of completions of a prompt that differ in their score alone, the better one is reinforced more."""
+        """Of completions of a prompt that differ in their score alone, no better one is reinforced less, the best more
+        than the worst. Estimators that look at signs or ranks may treat neighbours alike."""
         alike = batch.rows(torch.zeros_like(batch.group_B))
         scores_B = torch.linspace(-1.0, 1.0, len(batch.group_B))
         sums_B = estimate(alike.scored(scores_B))[0].sum(-1)
-        assert bool((sums_B.diff() > 0).all()), f"scores {scores_B.tolist()} have summed advantages {sums_B.tolist()}"
+        rising = bool((sums_B.diff() >= 0).all()) and bool(sums_B[-1] > sums_B[0])
+        assert rising, f"scores {scores_B.tolist()} have summed advantages {sums_B.tolist()}"
+
+    def test_every_reward_counts(self, estimate: Any, batch: RewardBatch) -> None:
+        """The loop's KL penalties stand before the last token: who reads the score alone trains without them."""
+        for column in (0, batch.mask_BT.shape[1] // 2):  # the first completion is the longest
+            reward_BT = torch.zeros_like(batch.rewards_BT)
+            reward_BT[0, column] = 10.0
+            low_BT, high_BT = (
+                estimate(replace(batch, rewards_BT=batch.rewards_BT + sign * reward_BT))[0] for sign in (-1.0, 1.0)
+            )
+            assert not torch.equal(low_BT, high_BT), f"the reward of token {column} changes no advantage"
 
     def test_finite_for_equal_scores(self, estimate: Any, batch: RewardBatch) -> None:
         """Every sample of a prompt may be right, or wrong: a deviation of 0 is no division by 0."""

@@ -102,11 +102,14 @@ class DataFormatContract(ComponentContract):
         """The step asks for sources only where `generates` is False."""
         assert isinstance(built.generates, bool), f"generates is {built.generates!r}, not True or False"
 
-    def test_good_rows_give_records(self, built: DataFormat, rows: list[Any]) -> None:
+    def test_good_rows_give_records(self, make: Callable[[], DataFormat], rows: list[Any]) -> None:
         """What the format is for: every row of its own form is read."""
-        found = read(built, rows)
+        found = read(make(), copy.deepcopy(rows))
         assert found.bad == [], f"a good row was refused: {found.bad[0] if found.bad else ''}"
         assert found.records, "the good rows give no record"
+        if self.row_by_row and not self.joins_rows:
+            for row in rows:
+                assert read(make(), [copy.deepcopy(row)]).records, f"{_short(row)} by itself gives no record"
 
     def test_generates_without_rows(self, make: Callable[[], DataFormat]) -> None:
         """A format that makes its own rows gets none, and makes at least one record."""

@@ -52,8 +52,14 @@ class DataStageContract(StageRuns):
         assert self.plain(heldout=8).strays == [], "files outside context.folder were made or changed"
 
     def test_saves_what_it_trained(self) -> None:
-        """The weights in the folder are not those that it started from."""
+        """The weights in the folder are not those that it started from, and as exact.
+
+        Rounded to half precision they lose what small steps had added.
+        """
         done = self.plain()
+        start, weights = done.start, done.weights
+        rounded = [n for n in start.keys() & weights.keys() if weights[n].dtype.itemsize < start[n].dtype.itemsize]
+        assert not rounded, f"{len(rounded)} weights were saved as {weights[rounded[0]].dtype}"
         assert self._moved(done), "the model is as it was"
 
     def _moved(self, done: Done) -> bool:
@@ -72,18 +78,16 @@ class DataStageContract(StageRuns):
 
     def test_same_seed_same_weights(self, tmp_path: Path) -> None:
         """A run can be repeated bit for bit: the context's seed decides, not the global random state."""
-        found = []
-        for number in (1, 2):
-            with global_seed(number):
-                found.append(self.fit(tmp_path / str(number)).weights)
-        assert changed_weights(*found) == [], "the same seed gave other weights"
+        with global_seed(1):
+            again = self.fit(tmp_path / "again").weights
+        assert changed_weights(self.plain().weights, again) == [], "the same seed gave other weights"
 
     def test_another_seed_another_order(self, tmp_path: Path) -> None:
         """The seed shuffles the records: in the file's order, sorted data would be learned one kind after the other."""
         if not self.shuffles:
             pytest.skip("shuffles is False")
-        one, two = (self.fit(tmp_path / str(seed), seed=seed).weights for seed in (1, 2))
-        assert changed_weights(one, two), "the seed is ignored"
+        other = self.fit(tmp_path / "other", seed=1).weights
+        assert changed_weights(self.plain().weights, other), "the seed is ignored"
 
     def test_metrics_are_finite_and_in_order(self) -> None:
         """Rows of metrics are written as JSON and drawn over the step's number, which never goes back."""
@@ -161,7 +165,7 @@ class DataStageContract(StageRuns):
             pytest.skip("it has no option for micro-batches")
         found = {}
         for size in MICRO_BATCHES:
-            rows = self.fit(tmp_path / str(size), {self.micro_batch_option: size}).rows[:4]
+            rows = self.fit(tmp_path / str(size), {self.micro_batch_option: size}, limit=4).rows
             found[size] = [row[self.loss_metric] for _, row in rows]
         first, *others = found.values()
         worst = max(abs(a - b) for other in others for a, b in zip(other, first, strict=True))

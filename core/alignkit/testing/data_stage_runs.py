@@ -1,7 +1,7 @@
 """Running a data stage on toy records and a tiny model, each run in a folder of its own."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import chdir
+from contextlib import chdir, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -23,12 +23,23 @@ from alignkit.testing.tiny import TinyPolicy, tiny_policy
 from alignkit.testing.toy_records import toy_records
 
 
-class Totals(Rows):
-    """A tracker that also keeps what it was told to count to."""
+class Enough(BaseException):
+    """Ends a run of which no more rows are looked at; no `except Exception` of a stage stops it."""
 
-    def __init__(self) -> None:
+
+class Totals(Rows):
+    """A tracker that also keeps what it was told to count to, and ends the run after `limit` rows."""
+
+    def __init__(self, limit: int | None = None) -> None:
         super().__init__()
+        self.limit = limit
         self.totals: list[int | None] = []
+
+    def log(self, step_id: str, index: int, metrics: Mapping[str, float]) -> None:
+        """Keep the row."""
+        super().log(step_id, index, metrics)
+        if len(self.rows) == self.limit:
+            raise Enough
 
     def start(self, step_id: str, total: int | None, unit: str) -> None:
         """Keep the total."""
@@ -123,19 +134,19 @@ class StageRuns(ComponentContract):
         heldout: int = 0,
         given: Sequence[Record] | None = None,
         spoiled: bool = False,
+        limit: int | None = None,
     ) -> Done:
-        """Train a new stage in the folder `place`; `spoiled`: on a model with a weight that is not a number."""
+        """Train a new stage in the folder `place`; `spoiled`: on a model with a weight that is not a number.
+
+        `limit`: the run ends when it has logged so many rows, and writes no model.
+        """
         folder = place / "step"
         folder.mkdir(parents=True)
         names = self._write(place, self.count if records is None else records, heldout, given)
-        tracker = Totals()
+        tracker = Totals(limit)
         context = make_context(folder, seed, self._manager, self.device)
         context.trackers = (tracker,)
-        policy = self.start_policy()
-        if spoiled:
-            with torch.no_grad():
-                next(p for p in policy.module.parameters() if p.ndim == 1).fill_(float("nan"))
-        policy.save(place / "start")
+        self._save_start(place / "start", spoiled)
         files = [RecordFile[Any](place / name, PARTS[self.part]) for name in names]
         task = FitTask(
             policy=lambda: self._load(place / "start"),
@@ -147,7 +158,8 @@ class StageRuns(ComponentContract):
         stage = self._stage(place, further or {}, context)
         before, texts = _seen(place.parent, folder), [(place / name).read_bytes() for name in names]
         (place / "here").mkdir()
-        with chdir(place / "here"):
+        summary: dict[str, Any] = {}
+        with chdir(place / "here"), suppress(Enough):
             summary = stage.fit(task)
         after = _seen(place.parent, folder)
         return Done(
@@ -158,6 +170,13 @@ class StageRuns(ComponentContract):
             strays=sorted(name for name in after if after[name] != before.get(name)),
             changed_records=[n for n, text in zip(names, texts, strict=True) if (place / n).read_bytes() != text],
         )
+
+    def _save_start(self, folder: Path, spoiled: bool) -> None:
+        policy = self.start_policy()
+        if spoiled:
+            with torch.no_grad():
+                next(p for p in policy.module.parameters() if p.ndim == 1).fill_(float("nan"))
+        policy.save(folder)
 
     def _load(self, folder: Path) -> TinyPolicy:
         policy = TinyPolicy.load(folder)
@@ -175,5 +194,5 @@ class StageRuns(ComponentContract):
         folder = place / "options"
         folder.mkdir()
         config = self.resolved({**self.make_options(folder), **further})
-        stage: DataStage = self._manager.get(self.kind, self.component).build(config, context)
+        stage: DataStage = self._manager.get(self.kind, self._reference()).build(config, context)
         return stage

@@ -65,6 +65,15 @@ class PolicyContract(StateChecks, ViewChecks):
             assert any(stops[-1:]), f"encode_completion(…, {text!r}) does not end with one of stop_ids"
             assert sum(stops) == 1, f"encode_completion(…, {text!r}) has {sum(stops)} stop tokens"
 
+    def test_nothing_stands_before_a_completion(self, built: Policy) -> None:
+        """An empty completion is its stop token alone: a tokenizer asked twice puts a second start token in between.
+
+        Training would see a token there that is never sampled.
+        """
+        for text in self.texts:
+            ids = built.encode_completion(text, "")
+            assert len(ids) == 1, f"encode_completion(…, '') is {ids}: encode it without special tokens"
+
     def test_stop_ids_are_tokens(self, built: Policy) -> None:
         """Sampling ends a completion at these ids: without one every completion runs to the length limit."""
         assert isinstance(built.stop_ids, frozenset)

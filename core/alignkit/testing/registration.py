@@ -21,7 +21,7 @@ DISTRIBUTION = "under-test"
 def manager_with(plugin: Any) -> PluginManager:
     """Every installed plugin, and `plugin` unless it is one of them. Fails the test where `plugin` cannot be used."""
     manager = PluginManager()
-    manager.load_entry_points()
+    manager.load()
     if plugin is not None and not is_installed(plugin):
         status = PluginStatus(module_of(plugin), DISTRIBUTION, "0")
         manager.register(plugin, status)

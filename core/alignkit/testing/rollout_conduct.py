@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
+import torch
 from torch import Tensor
 
 from alignkit.batches import Rollout
@@ -37,14 +38,14 @@ class StageChecks(ComponentContract):
     """What the checks of rollout stages share."""
 
     kind: ClassVar[Kind] = "optimizer_stage"
-    one_step: ClassVar[Mapping[str, Any]] = {"epochs": 1, "minibatches": 1}
-    """Options with which an update is one optimizer step over the whole batch."""
+    one_step: ClassVar[Mapping[str, Any] | None] = {"epochs": 1, "minibatches": 1}
+    """Options with which an update is one optimizer step over the whole batch; {}: it always is, None: it never is."""
     micro_batch_option: ClassVar[str | None] = "micro_batch_tokens"
     """The option that sets how much goes through the model at once; None if there is none."""
     ratio_metric: ClassVar[str] = "first_ratio_error"
     """The metric that says how far ratios were from 1 before the first step."""
     trains_critic: ClassVar[bool] = True
-    """Whether a critic that is given is trained."""
+    """Whether a critic that is given is trained. A stage that does not may refuse one: it gets none here."""
 
     @pytest.fixture
     def again(self, registered: Any, config: Any, context: StepContext) -> Any:
@@ -56,7 +57,7 @@ class StageChecks(ComponentContract):
         folder = context.folder / "options"
         folder.mkdir(exist_ok=True)
         config = self.resolved({**self.make_options(folder), **options})
-        stage: RolloutStage = context.manager.get(self.kind, self.component).build(config, context)
+        stage: RolloutStage = context.manager.get(self.kind, self._reference()).build(config, context)
         return stage
 
     def setup(self, critic: str | None = None, dropout: float = 0.0) -> Setup:
@@ -65,6 +66,11 @@ class StageChecks(ComponentContract):
         policy.module.to(self.device)
         made = None if critic is None else policy.critic(None, shared=critic == "shared")
         return Setup(policy, policy.reference(), made)
+
+    @property
+    def with_critic(self) -> str | None:
+        """A critic where the stage takes one."""
+        return "separate" if self.trains_critic else None
 
     def start(self, stage: RolloutStage, setup: Setup, context: StepContext, iterations: int = 2) -> None:
         """Start the stage on these models."""
@@ -127,8 +133,8 @@ class StageChecks(ComponentContract):
         orders: Sequence[Sequence[int] | None] = (None,),
     ) -> None:
         """One step with any of `options` and `orders` moves the log-probs alike, to a hundredth of the movement."""
-        if not self.one_step:
-            pytest.skip("one_step is empty: no options make an update one step over the batch")
+        if self.one_step is None:
+            pytest.skip("one_step is None: no options make an update one step over the batch")
         moved = []
         for further, order in product(options, orders):
             stage = self.stage({**self.one_step, **further}, context)
@@ -150,6 +156,12 @@ class StageChecks(ComponentContract):
         wrong = {n: v for n, v in metrics.items() if not isinstance(v, float | int) or not math.isfinite(v)}
         assert not wrong, f"metrics that are no finite numbers: {wrong}"
         assert all(isinstance(name, str) for name in metrics)
+
+
+def alternating(rollout: Rollout) -> Tensor:
+    """1 for the tokens of every second completion, -1 for those of the others, [B, T]."""
+    sign_B1 = 1.0 - 2.0 * (torch.arange(len(rollout)) % 2)[:, None]
+    return sign_B1 * rollout.mask_BT
 
 
 def reordered(rollout: Rollout, order: Sequence[int]) -> Rollout:
@@ -176,7 +188,7 @@ class ConductChecks(StageChecks):
 
     def test_metrics_are_finite_numbers(self, built: Any, context: Any) -> None:
         """They are written as JSON and drawn in the report."""
-        setup = self.started(built, context, critic="separate")
+        setup = self.started(built, context, critic=self.with_critic)
         metrics = built.update(self.experience(setup))
         assert metrics, "update returned no metrics"
         self.finite(metrics)
@@ -186,7 +198,7 @@ class ConductChecks(StageChecks):
         """The context's seed decides the order of minibatches, not the global random state: bit for bit the same."""
         found = []
         for number, stage in enumerate((built, again)):
-            setup = self.started(stage, context, critic="separate")
+            setup = self.started(stage, context, critic=self.with_critic)
             experience = self.experience(setup)
             with global_seed(number):
                 stage.update(experience)
@@ -195,7 +207,7 @@ class ConductChecks(StageChecks):
 
     def test_leaves_the_global_random_state_alone(self, built: Any, context: Any) -> None:
         """Other components draw from it."""
-        setup = self.setup("separate")
+        setup = self.setup(self.with_critic)
         experience = self.experience(setup)
         with untouched_global_rng():
             self.start(built, setup, context)
@@ -203,7 +215,7 @@ class ConductChecks(StageChecks):
 
     def test_experience_stays_as_it_was(self, built: Any, context: Any) -> None:
         """Hooks and the loop read the same tensors: whitening advantages in place would change theirs."""
-        setup = self.started(built, context, critic="separate")
+        setup = self.started(built, context, critic=self.with_critic)
         experience = self.experience(setup)
         before = {name: x.clone() for name, x in experience._asdict().items() if isinstance(x, Tensor)}
         built.update(experience)
@@ -222,7 +234,7 @@ class ConductChecks(StageChecks):
     def test_state_is_plain(self, built: Any, context: Any, tmp_path: Path) -> None:
         """A stage can be taken up: `state()` is flat tensors and plain values that safetensors and JSON hold."""
         self.resumable(built)
-        setup = self.started(built, context, critic="separate")
+        setup = self.started(built, context, critic=self.with_critic)
         built.update(self.experience(setup))
         state = built.state()
         plain = (Tensor, str, int, float, bool, type(None))
@@ -248,6 +260,8 @@ class ConductChecks(StageChecks):
     ) -> None:
         """A new stage on saved weights, started and restored, makes the next updates bit for bit."""
         self.resumable(built)
+        if critic and not self.trains_critic:
+            pytest.skip("trains_critic is False")
         setup = self.started(built, context, critic, iterations=4)
         for number in range(2):
             built.update(self.experience(setup, seed=number))

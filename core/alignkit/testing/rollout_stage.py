@@ -13,7 +13,7 @@ from alignkit.kl import KLTerm
 from alignkit.loop.logprobs import rollout_kl
 from alignkit.protocols import SharesTrunk
 from alignkit.testing.measures import MICRO_BATCHES, changed_weights, disturb, weights_of
-from alignkit.testing.rollout_conduct import TOKENS, ConductChecks
+from alignkit.testing.rollout_conduct import TOKENS, ConductChecks, alternating
 
 
 class RolloutStageContract(ConductChecks):
@@ -43,13 +43,33 @@ class RolloutStageContract(ConductChecks):
 
     @pytest.mark.parametrize("sign", [1.0, -1.0], ids=["better", "worse"])
     def test_advantages_move_log_probs_their_way(self, built: Any, context: Any, sign: float) -> None:
-        """Completions that were better than expected become likelier, those that were worse less likely."""
+        """Completions that were better than expected become likelier, those that were worse less likely.
+
+        Both are in the batch, so that a stage may whiten.
+        """
         setup = self.started(built, context)
-        experience = self.experience(setup, advantage=sign)
+        given_BT = sign * alternating(self.rollout(setup))
         before_BT = self.logp(setup)
-        built.update(experience)
-        moved = float((self.logp(setup) - before_BT).sum())
-        assert moved * sign > 0, f"advantages of {sign:+} changed the log-probs by {moved:+.5f}"
+        built.update(self.experience(setup, given_BT=given_BT))
+        moved = float(((self.logp(setup) - before_BT) * given_BT).sum())
+        assert moved > 0, f"log-probs times advantages changed by {moved:+.5f}, summed over the batch"
+
+    def test_every_completion_counts(self, context: Any) -> None:
+        """What is learned from reaches from the first token to the last, the stop token, of every completion.
+
+        Without its stop token a policy never learns when to end; a batch that is cut to equal parts loses rows.
+        """
+        lengths = self.rollout(self.setup()).mask_BT.sum(1).tolist()
+        for row, length in enumerate(lengths):
+            stage = self.stage({}, context)
+            setup = self.started(stage, context)
+            column = length - 1 if row % 2 == 0 else 0  # every second one ends with a stop token
+            lone_BT = torch.zeros(len(lengths), max(lengths))
+            lone_BT[row, column] = 1.0
+            before = weights_of(setup.policy.module)
+            stage.update(self.experience(setup, given_BT=lone_BT))
+            changed = changed_weights(before, weights_of(setup.policy.module))
+            assert changed, f"the advantage of row {row}, token {column} of {length} changed no weight"
 
     def test_only_tokens_with_advantage_are_pushed(self, context: Any) -> None:
         """Each advantage belongs to its own token: a shift by one place, or another row's, shows here."""
@@ -139,6 +159,8 @@ class RolloutStageContract(ConductChecks):
 
     def test_value_behind_the_stop_token(self, built: Any, context: Any) -> None:
         """With `score_position: after_stop` values and returns are one column wider than the completions."""
+        if not self.trains_critic:
+            pytest.skip("trains_critic is False: the position behind the stop token is a critic's")
         setup = self.started(built, context, critic="separate")
         experience = self.experience(setup, past_stop=True)
         assert experience.value_mask_BT.shape[1] == experience.mask_BT.shape[1] + 1

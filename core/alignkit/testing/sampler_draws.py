@@ -1,5 +1,6 @@
 """Checks on what a sampler draws from: frequencies, restrictions, and the log-probs that it reports."""
 
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import pytest
@@ -70,6 +71,19 @@ class DrawChecks(ComponentContract):
         # E|count / n - p| is at most sqrt(p (1 - p) / n); the sum varies by about 1 / sqrt(n) around its mean.
         bound = float((p_V * (1 - p_V) / self.draws).sqrt().sum() / 2) + 2 / self.draws**0.5
         assert distance < bound, f"total variation {distance:.3f}, at most {bound:.3f} by chance"
+
+    def test_each_place_is_a_draw_of_its_own(self, built: Sampler) -> None:
+        """A generator that is seeded for every token, and not once, has the same random numbers at each place.
+
+        Where all tokens are equally probable it draws one of them again and again.
+        """
+        policy = self.policy(stop_every=None)
+        with torch.no_grad():
+            policy.head.weight_VH.zero_()
+        rollout = built.rollout(policy, self.prompts(2), self.sampling(), 0)
+        pairs = [pair for ids in rollout.completion_ids for pair in pairwise(ids)]
+        repeated = sum(one == other for one, other in pairs)
+        assert repeated <= len(pairs) / 4, f"{repeated} of {len(pairs)} tokens are those before them"
 
     @pytest.mark.parametrize("options", [{"top_k": 3}, {"top_p": 0.6}, {"top_k": 6, "top_p": 0.8}], ids=str)
     def test_restrictions_hold(self, built: Sampler, options: dict[str, Any]) -> None:

@@ -126,6 +126,16 @@ class ScoresContract(RewardSourceContract):
             "the same rollout scores otherwise the second time",
         )
 
+    def test_earlier_prompts_do_not_matter(self, built: Any, rebuild: Callable[..., Any]) -> None:
+        """A completion that was scored behind another prompt before scores as from a source that never saw it.
+
+        Scores that are cached by the completion alone, or by its place, belong to the prompt that came first.
+        """
+        self._needs_determinism()
+        _checked(built, self.rollout(self.completions))
+        turned = self.rollout(self.completions, prompts=self.prompts[::-1])
+        self._same(_checked(built, turned), _checked(rebuild(), turned), "an earlier call with other prompts counts")
+
     def test_builds_with_one_seed_agree(self, rebuild: Callable[..., Any]) -> None:
         """Two builds with the same seed score alike, call by call, also a `noisy` source.
 

@@ -54,8 +54,8 @@ class Optimizer:
         self.taken += steps
 
     def state(self) -> dict[str, Tensor | int]:
-        """A snapshot of steps taken and moments; parameters by their number, for they have no names here."""
-        found: dict[str, Tensor | int] = {"taken": self.taken}
+        """A snapshot of steps taken and moments; parameters by their place, for they have no names here."""
+        found: dict[str, Tensor | int] = {"taken": self.taken, "parameters": len(self.parameters)}
         for number, parameter in enumerate(self.parameters):
             for name, value in self._adam.state.get(parameter, {}).items():
                 found[f"{number}.{name}"] = value.detach().clone()
@@ -68,10 +68,14 @@ class Optimizer:
             index, _, field = name.partition(".")
             if field:
                 moments.setdefault(int(index), {})[field] = value
-        for number, fields in moments.items():
-            own = self.parameters[number].shape if number < len(self.parameters) else None
-            if own is None or any(t.ndim and t.shape != own for t in fields.values()):
-                raise UserError("the optimizer's state is of another model", hint="restore it with the model it is of")
+        same = int(state["parameters"]) == len(self.parameters) and all(
+            t.shape == self.parameters[number].shape
+            for number, fields in moments.items()
+            for t in fields.values()
+            if t.ndim
+        )
+        if not same:
+            raise UserError("the optimizer's state is of another model", hint="restore it with the model it is of")
         self.taken = int(state["taken"])
         self._adam.state.clear()
         for number, fields in moments.items():

@@ -92,7 +92,7 @@ def test_a_state_with_another_critic_is_refused(context: Any) -> None:
         with_critic.stage.restore(without.stage.state())
 
 
-@pytest.mark.parametrize("shapes", [[(3, 2)], [(2, 3), (2, 3)]], ids=["another shape", "another number"])
+@pytest.mark.parametrize("shapes", [[(3, 2), (2, 3)], [(2, 3)] * 3, [(2, 3)]], ids=["another shape", "more", "fewer"])
 def test_moments_of_another_model_are_refused(shapes: list[tuple[int, ...]]) -> None:
     def optimizer(*sizes: tuple[int, ...]) -> Optimizer:
         parameters = [torch.nn.Parameter(torch.ones(size)) for size in sizes]
@@ -100,7 +100,7 @@ def test_moments_of_another_model_are_refused(shapes: list[tuple[int, ...]]) -> 
             parameter.grad = torch.ones_like(parameter)
         return Optimizer(parameters, OptimizerConfig(lr=0.1), 2)
 
-    other, own = optimizer(*shapes), optimizer((2, 3))
+    other, own = optimizer(*shapes), optimizer((2, 3), (2, 3))
     other.step()
     with pytest.raises(UserError, match="another model"):
         own.restore(other.state())
