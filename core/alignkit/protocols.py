@@ -174,6 +174,8 @@ class Advantage(Protocol):
     ) -> "tuple[Tensor, Tensor]":
         """Advantages and returns, both [B, T], zero where `mask_BT` is False. `group_B` numbers the prompts.
 
+        What stands outside the mask must not matter.
+
         `values_BT` are the critic's; with `needs.greedy_baseline` the score of the prompt's greedy completion at each
         token; else None.
         """
@@ -222,8 +224,25 @@ class Experience(NamedTuple):
     kl_term: "KLTerm | None" = None
 
 
-class RolloutStage(Protocol):
-    """An optimizer stage that learns from rollouts: ppo, … It is `Resumable` too.
+@runtime_checkable
+class Resumable(Protocol):
+    """Something that can be taken up where it was left.
+
+    The weights of the models that it changes are no part of its state: whoever takes it up gives those back first. A
+    rollout stage is then made anew, started, restored, and its next update is bit for bit what it would have been.
+    """
+
+    def state(self) -> "Mapping[str, Tensor | str | int | float | bool | None]":
+        """A snapshot: flat, tensors and plain values, so that safetensors and JSON hold it and nothing is pickled."""
+        ...
+
+    def restore(self, state: "Mapping[str, Tensor | str | int | float | bool | None]") -> None:
+        """Take over a `state()`. Raises UserError for one of another model."""
+        ...
+
+
+class RolloutStage(Resumable, Protocol):
+    """An optimizer stage that learns from rollouts: ppo, …
 
     `adds_kl` says that it adds `Experience.kl_term` to its loss; the step refuses `kl.placement: loss` otherwise.
     """
@@ -238,23 +257,6 @@ class RolloutStage(Protocol):
 
     def update(self, experience: Experience) -> dict[str, float]:
         """Change policy (and critic) by one batch; return metrics."""
-        ...
-
-
-@runtime_checkable
-class Resumable(Protocol):
-    """Something that can be taken up where it was left; every `RolloutStage` is.
-
-    The weights of the models that it changes are no part of its state: whoever takes it up gives those back first. A
-    rollout stage is then made anew, started, restored, and its next update is bit for bit what it would have been.
-    """
-
-    def state(self) -> "Mapping[str, Tensor | str | int | float | bool | None]":
-        """A snapshot: flat, tensors and plain values, so that safetensors and JSON hold it and nothing is pickled."""
-        ...
-
-    def restore(self, state: "Mapping[str, Tensor | str | int | float | bool | None]") -> None:
-        """Take over a `state()`. Raises UserError for one of another model."""
         ...
 
 
@@ -274,7 +276,10 @@ class Step(Protocol):
 
 
 class Sampler(Protocol):
-    """Draws completions."""
+    """Draws completions, from softmax(logits / temperature) or from a part of it that `Rollout.kept_BTK` names.
+
+    The part is what `Sampling` (top-k, then top-p) and then the sampler's own options leave.
+    """
 
     def rollout(self, policy: Policy, prompts: "Sequence[Prompt]", sampling: "Sampling", seed: int) -> "Rollout":
         """One completion per entry of `prompts` (repeat a prompt for more); equal prompt ids share a group."""
@@ -294,7 +299,13 @@ class DataFormat(Protocol):
     generates: bool
 
     def records(self, rows: Iterable[SourceRow]) -> "Iterator[tuple[str, Record]]":
-        """Pairs (part, record); raises `BadRow` with what is wrong for a row that cannot be used."""
+        """Pairs (part, record); raises `BadRow` with what is wrong for a row that cannot be used.
+
+        After each BadRow it is called again on the rows that are left, until it comes to its end: what it remembers
+        from row to row it keeps in `self`. A row may turn out bad later, even when all are read: those are named one
+        at a time, each once, by `BadRow(problem, where=row.where, row=row.row)`. A complaint that takes no row and
+        names no other place ends the step.
+        """
         ...
 
 

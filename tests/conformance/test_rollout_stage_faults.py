@@ -290,15 +290,6 @@ class StepsLeftOut(Sound):
         super().restore({**state, "done": 0})
 
 
-class NoState(Sound):
-    state = restore = None  # type: ignore[assignment]
-
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("state", "restore"):
-            raise AttributeError(name)
-        return super().__getattribute__(name)
-
-
 PLANTED: list[tuple[str, Callable[[Any], Any]]] = [
     ("update_changes_the_policy", StepForgotten),
     ("zero_advantages_leave_the_policy_alone", DefaultWeightDecay),
@@ -327,7 +318,6 @@ PLANTED: list[tuple[str, Callable[[Any], Any]]] = [
     ("experience_stays_as_it_was", WhitensInPlace),
     ("goes_on_to_the_last_iteration", ScheduleRunsTwiceAsFast),
     ("state_is_plain", NestedState),
-    ("state_is_plain", NoState),
     ("state_is_a_snapshot", LiveState),
     ("taken_up_as_if_never_stopped", MomentsLeftOut),
     ("taken_up_as_if_never_stopped", StepsLeftOut),

@@ -14,7 +14,7 @@ from alignkit.records import Prompt, Sampling
 from alignkit.testing import SamplerContract
 from alignkit.testing.measures import next_token_logits
 from alignkit_plugins.sampler_hf.sampler import HFSampler
-from helpers.planted import Fault, checks_of, planted
+from helpers.planted import Fault, checks_of, planted, plugin_of
 
 
 class Sound(HFSampler):
@@ -226,6 +226,17 @@ class SeededForEveryToken(Sound):
         return replace(found, completion_ids=tuple(rows))
 
 
+class AtMostTwenty(Sound):
+    """Never draws another than the 20 most probable ids: a rule of its own, which `kept` has to say."""
+
+    def given(self, policy: Any, prompts: Any, sampling: Sampling, seed: int) -> tuple[Any, ...]:
+        return policy, prompts, twenty(sampling), seed
+
+
+def twenty(sampling: Sampling) -> Sampling:
+    return sampling.model_copy(update={"top_k": min(sampling.top_k or 20, 20)}) if sampling.temperature else sampling
+
+
 PLANTED: list[tuple[str, Callable[[], Any]]] = [
     ("one_completion_per_prompt_in_order", SortedByLength),
     ("equal_prompts_share_a_group", GroupedByText),
@@ -256,6 +267,9 @@ PLANTED: list[tuple[str, Callable[[], Any]]] = [
     ("restricted_draws_say_what_was_kept", OneKeptIdTooFew),
     ("restricted_draws_say_what_was_kept", LogProbsNotRenormalised),
     ("whole_vocabulary_keeps_nothing_apart", WholeVocabularyIsListed),
+    ("frequencies_are_the_policys", AtMostTwenty),
+    ("log_probs_are_those_it_drew_with", AtMostTwenty),
+    ("restricted_draws_say_what_was_kept", AtMostTwenty),
 ]
 
 
@@ -265,6 +279,14 @@ def component(kind: Callable[[], Any]) -> Component:
 
 FAULTS = [Fault(f"test_{check}", component(kind), name=str(n)) for n, (check, kind) in enumerate(PLANTED)]
 globals().update(planted(SamplerContract, FAULTS))
+
+
+class TestOneWithARuleOfItsOwn(SamplerContract):
+    component = "broken"
+    plugin = plugin_of(SamplerContract, component(AtMostTwenty))
+
+    def kept(self, logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+        return super().kept(logits_V, twenty(sampling))
 
 
 def test_every_check_has_a_fault() -> None:

@@ -1,7 +1,7 @@
 """What every component owes, whatever its kind: a name, options that explain themselves, a build that keeps to it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -38,10 +38,18 @@ def undescribed(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
                 yield from undescribed(inner, f"{prefix}{name}.")
 
 
+def _left_out(reason: str) -> Callable[[Any], None]:
+    def check(self: Any) -> None:
+        """Left out by the component's author."""
+        pytest.skip(f"left out: {reason}")
+
+    return check
+
+
 class ComponentContract:
     """The checks of all kinds. Name a component in a subclass of one of the kinds' own classes.
 
-    A check that a component breaks for a good reason is left out by `test_… = None`, with the reason beside it.
+    A check that a component breaks for a good reason is left out by name, with the reason: `left_out`.
     """
 
     kind: ClassVar[Kind]
@@ -51,10 +59,19 @@ class ComponentContract:
     """Its options, as a recipe would give them. Those that need files: override `make_options`."""
     bad_options: ClassVar[Sequence[Mapping[str, Any]]] = ()
     """Sets of options that must be refused."""
+    left_out: ClassVar[Mapping[str, str]] = {}
+    """Checks that do not apply -> why not: they are reported as skipped, with the reason."""
     plugin: ClassVar[Any] = None
     """A module (or object) with hooks, for a package that is not installed."""
     device: ClassVar[str] = "cpu"
     """The device that the component is built for."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name, reason in cls.__dict__.get("left_out", {}).items():
+            if not name.startswith("test_") or not callable(getattr(cls, name, None)):
+                raise TypeError(f"{cls.__name__}.left_out names {name}, and there is no such check")
+            setattr(cls, name, _left_out(reason))
 
     def make_options(self, folder: Path) -> dict[str, Any]:
         """The options of this component; `folder` is empty and may be filled with what they name."""

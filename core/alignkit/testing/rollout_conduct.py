@@ -16,7 +16,7 @@ from alignkit.components import Kind
 from alignkit.context import StepContext
 from alignkit.kl import KLTerm
 from alignkit.loop.logprobs import rollout_logprobs, rollout_values
-from alignkit.protocols import Critic, Experience, Policy, Resumable, RolloutStage
+from alignkit.protocols import Critic, Experience, Policy, RolloutStage
 from alignkit.testing.contract import ComponentContract
 from alignkit.testing.experience import eager_ops, make_experience, random_advantages, through_files
 from alignkit.testing.measures import changed_weights, disturb, untouched_global_rng, weights_of
@@ -147,10 +147,6 @@ class StageChecks(ComponentContract):
         worst = max(float((other_BT - moved[0]).abs().max()) for other_BT in moved[1:])
         assert worst <= 0.01 * size, f"{what}: log-probs moved by up to {size:.5f}, and differ by {worst:.5f}"
 
-    def resumable(self, stage: Any) -> None:
-        """It has `state` and `restore`."""
-        assert isinstance(stage, Resumable), "it has no state() and restore(): see alignkit.protocols.Resumable"
-
     def finite(self, metrics: Mapping[str, Any]) -> None:
         """Numbers by names, all finite."""
         wrong = {n: v for n, v in metrics.items() if not isinstance(v, float | int) or not math.isfinite(v)}
@@ -233,7 +229,6 @@ class ConductChecks(StageChecks):
 
     def test_state_is_plain(self, built: Any, context: Any, tmp_path: Path) -> None:
         """A stage can be taken up: `state()` is flat tensors and plain values that safetensors and JSON hold."""
-        self.resumable(built)
         setup = self.started(built, context, critic=self.with_critic)
         built.update(self.experience(setup))
         state = built.state()
@@ -245,7 +240,6 @@ class ConductChecks(StageChecks):
 
     def test_state_is_a_snapshot(self, built: Any, context: Any) -> None:
         """It is written while training goes on: later updates must not change it."""
-        self.resumable(built)
         setup = self.started(built, context)
         built.update(self.experience(setup))
         state = built.state()
@@ -259,7 +253,6 @@ class ConductChecks(StageChecks):
         self, built: Any, registered: Any, config: Any, context: Any, tmp_path: Path, critic: str | None
     ) -> None:
         """A new stage on saved weights, started and restored, makes the next updates bit for bit."""
-        self.resumable(built)
         if critic and not self.trains_critic:
             pytest.skip("trains_critic is False")
         setup = self.started(built, context, critic, iterations=4)

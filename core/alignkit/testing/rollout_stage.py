@@ -72,7 +72,11 @@ class RolloutStageContract(ConductChecks):
             assert changed, f"the advantage of row {row}, token {column} of {length} changed no weight"
 
     def test_only_tokens_with_advantage_are_pushed(self, context: Any) -> None:
-        """Each advantage belongs to its own token: a shift by one place, or another row's, shows here."""
+        """Each advantage pushes its own token: a shift by one place, or another row's, shows here.
+
+        So does a ratio of the whole completion that lets gradient through to all its tokens, and so to those that
+        advantages of other tokens should push: `-A * s.detach() * (logp - logp.detach()).exp()` does not.
+        """
         moved = []
         for sign in (1.0, -1.0):
             stage = self.stage({}, context)
@@ -84,7 +88,10 @@ class RolloutStageContract(ConductChecks):
         # What does not depend on the advantage (an entropy bonus, weight decay) is the same in both.
         push_BT = moved[0] - moved[1]
         place = divmod(int(push_BT.argmax()), push_BT.shape[1])
-        assert place == (1, 2), f"the advantage of row 1, token 2 pushes row {place[0]}, token {place[1]} most"
+        assert place == (1, 2), (
+            f"the advantage of row 1, token 2 pushes row {place[0]}, token {place[1]} most: is something shifted, or "
+            "does the loss of a token send gradient to the log-probs of others?"
+        )
 
     def test_first_update_starts_at_ratio_one(self, built: Any, context: Any) -> None:
         """Log-probs before the first step are those that the loop computed: dropout off, same temperature."""

@@ -42,6 +42,14 @@ class DrawChecks(ComponentContract):
     tolerance: ClassVar[float] = 1e-3
     """Largest difference of log-probs in nats; another engine than the trainer's may need more."""
 
+    def kept(self, logits_V: Tensor, sampling: Sampling) -> Tensor:
+        """Which ids may be drawn where the policy has these logits, [V].
+
+        Override it for a sampler that leaves out more than `sampling` says, min-p for one: what is left of
+        `super().kept(…)`. Frequencies, log-probs and kept ids are then those among what it leaves.
+        """
+        return kept_tokens(logits_V, sampling)
+
     def policy(self, stop_every: int | None = 0, **options: Any) -> TinyPolicy:
         """A new tiny policy; `stop_every` 0: as the class says, None: its end token only."""
         policy = tiny_policy(**options)
@@ -61,11 +69,12 @@ class DrawChecks(ComponentContract):
 
     @pytest.mark.parametrize("temperature", [1.0, 0.5])
     def test_frequencies_are_the_policys(self, built: Sampler, temperature: float) -> None:
-        """First tokens come as often as softmax(logits / temperature) says: total variation within chance."""
+        """First tokens come as often as softmax(logits / temperature) among `kept` says: total variation by chance."""
         policy = self.policy()
         prompt = Prompt(prompt="the quiet film")
-        rollout = built.rollout(policy, [prompt] * self.draws, self.sampling(max_length=1, temperature=temperature), 11)
-        p_V = torch.softmax(next_token_logits(policy, policy.encode_prompt(prompt.prompt)) / temperature, dim=-1)
+        sampling = self.sampling(max_length=1, temperature=temperature)
+        rollout = built.rollout(policy, [prompt] * self.draws, sampling, 11)
+        p_V = self._drawn_from(next_token_logits(policy, policy.encode_prompt(prompt.prompt)), sampling).exp()
         counts_V = torch.bincount(torch.tensor([ids[0] for ids in rollout.completion_ids]), minlength=len(p_V))
         distance = float((counts_V / self.draws - p_V).abs().sum() / 2)
         # E|count / n - p| is at most sqrt(p (1 - p) / n); the sum varies by about 1 / sqrt(n) around its mean.
@@ -91,43 +100,53 @@ class DrawChecks(ComponentContract):
         policy, sampling = self.policy(), self.sampling(temperature=1.5, **options)
         rollout = built.rollout(policy, self.prompts(4), sampling, 0)
         for logits_V, token in self._steps(policy, rollout):
-            assert kept_tokens(logits_V, sampling)[token], f"token {token} is outside {options}"
+            assert self.kept(logits_V, sampling)[token], f"token {token} is outside {options}"
 
     @pytest.mark.parametrize("temperature", [1.0, 0.7])
     def test_log_probs_are_those_it_drew_with(self, built: Sampler, temperature: float) -> None:
-        """`sampler_logp_BT` is log softmax(logits / temperature) of each sampled token, zero behind the end."""
-        policy = self.policy()
-        rollout = built.rollout(policy, self.prompts(), self.sampling(temperature=temperature), 0)
+        """`sampler_logp_BT` is log softmax(logits / temperature) of each sampled token among `kept`, then zero."""
+        policy, sampling = self.policy(), self.sampling(temperature=temperature)
+        rollout = built.rollout(policy, self.prompts(), sampling, 0)
         logp_BT = self._reported(rollout)
-        own = [
-            float(torch.log_softmax(logits_V / temperature, dim=-1)[token])
-            for logits_V, token in self._steps(policy, rollout)
-        ]
+        own = [float(self._drawn_from(logits_V, sampling)[token]) for logits_V, token in self._steps(policy, rollout)]
         assert not logp_BT[~rollout.mask_BT].any(), "log-probs behind the end are not zero"
         worst = float((logp_BT[rollout.mask_BT].double() - torch.tensor(own, dtype=torch.double)).abs().max())
-        assert worst <= self.tolerance, f"log-probs are off by up to {worst:.4f} nats"
+        assert worst <= self.tolerance, f"log-probs are off by up to {worst:.4f} nats; if it leaves ids out, see `kept`"
 
-    @pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.7}], ids=str)
+    @pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.7}, {}], ids=str)
     def test_restricted_draws_say_what_was_kept(self, built: Sampler, options: dict[str, Any]) -> None:
         """Training has to compare the distributions that were drawn from: ids in `kept_BTK`, log-probs among them."""
         policy, sampling = self.policy(), self.sampling(**options)
         rollout = built.rollout(policy, self.prompts(), sampling, 0)
         kept_BTK = rollout.kept_BTK
-        assert kept_BTK is not None, "kept_BTK is None: the loop refuses top_k and top_p without it"
+        if not options and self._keeps_all(policy, rollout, sampling):
+            pytest.skip("without top_k and top_p it leaves nothing out")
+        assert kept_BTK is not None, "kept_BTK is None: training would compare with the whole distribution"
         assert kept_BTK.shape[:2] == rollout.mask_BT.shape
         logp_BT = rollout.sampler_logp_BT
         reported = [None] * int(rollout.mask_BT.sum()) if logp_BT is None else logp_BT[rollout.mask_BT].tolist()
         steps = zip(self._steps(policy, rollout), kept_BTK[rollout.mask_BT], reported, strict=True)
         for (logits_V, token), kept_K, logp in steps:
-            wanted_V = kept_tokens(logits_V, sampling)
-            assert sorted(kept_K[kept_K >= 0].tolist()) == wanted_V.nonzero().flatten().tolist(), "other ids were kept"
-            own = torch.log_softmax(logits_V.masked_fill(~wanted_V, float("-inf")), dim=-1)[token]
+            wanted = self.kept(logits_V, sampling).nonzero().flatten().tolist()
+            assert sorted(kept_K[kept_K >= 0].tolist()) == wanted, "other ids were kept; a rule of its own: see `kept`"
+            own = self._drawn_from(logits_V, sampling)[token]
             assert logp is None or abs(logp - float(own)) < self.tolerance, "not the log-prob among the kept ids"
 
     def test_whole_vocabulary_keeps_nothing_apart(self, built: Sampler) -> None:
-        """Without top_k and top_p `kept_BTK` is None: training would compute over lists of the whole vocabulary."""
-        rollout = built.rollout(self.policy(), self.prompts(), self.sampling(), 0)
+        """Where nothing is left out `kept_BTK` is None: training would compute over lists of the whole vocabulary."""
+        policy, sampling = self.policy(), self.sampling()
+        rollout = built.rollout(policy, self.prompts(), sampling, 0)
+        if not self._keeps_all(policy, rollout, sampling):
+            pytest.skip("it leaves ids out by a rule of its own")
         assert rollout.kept_BTK is None
+
+    def _drawn_from(self, logits_V: Tensor, sampling: Sampling) -> Tensor:
+        """Log-probs of the distribution that a token is drawn from, [V]."""
+        kept_V = self.kept(logits_V, sampling)
+        return torch.log_softmax((logits_V / sampling.temperature).masked_fill(~kept_V, float("-inf")), dim=-1)
+
+    def _keeps_all(self, policy: TinyPolicy, rollout: Rollout, sampling: Sampling) -> bool:
+        return all(bool(self.kept(logits_V, sampling).all()) for logits_V, _ in self._steps(policy, rollout))
 
     def _steps(self, policy: TinyPolicy, rollout: Rollout) -> list[tuple[Tensor, int]]:
         """Logits before each completion token and the token, row-major, by unpadded passes."""

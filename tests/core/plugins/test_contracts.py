@@ -43,7 +43,7 @@ def test_every_kind_but_commands_has_a_protocol() -> None:
 
 
 def test_members_are_attributes_properties_and_methods() -> None:
-    assert set(members(RolloutStage)) == {"adds_kl", "start", "update"}
+    assert set(members(RolloutStage)) == {"adds_kl", "start", "update", "state", "restore"}
     assert set(members(DataStage)) == {"reads", "fit"}
     assert {"module", "head", "stop_ids", "encode_prompt", "save"} <= set(members(Policy))
     assert len(members(Policy)) == 15
@@ -59,7 +59,16 @@ def test_members_are_attributes_properties_and_methods() -> None:
         ("reward_source", Judge()),
         ("reward_source", with_methods(score=lambda self, rollout: 0, annotate=lambda self, tasks: ())),
         ("optimizer_stage", with_methods(reads="texts", fit=lambda self, task: {})),
-        ("optimizer_stage", with_methods(adds_kl=True, start=lambda self, *a: None, update=lambda self, x: {})),
+        (
+            "optimizer_stage",
+            with_methods(
+                adds_kl=True,
+                start=lambda self, *a: None,
+                update=lambda self, x: {},
+                state=lambda self: {},
+                restore=lambda self, state: None,
+            ),
+        ),
         # A data stage may have a method of its own that is called as one of a rollout stage.
         ("optimizer_stage", with_methods(reads="texts", fit=lambda self, task: {}, update=lambda self: None)),
         ("sampler", with_methods(rollout=lambda self, policy, prompts, sampling, seed, more=1: None)),
@@ -92,7 +101,7 @@ def test_what_keeps_its_word_lacks_nothing(kind: Any, built: Any) -> None:
         (
             "optimizer_stage",
             with_methods(update=lambda self, x: {}),
-            ["adds_kl is missing", "start(policy, reference, critic"],
+            ["adds_kl is missing", "start(policy, reference, critic", "state() is missing", "restore(state) is missing"],
         ),
         (
             "sampler",

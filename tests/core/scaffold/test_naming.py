@@ -84,3 +84,12 @@ def test_a_name_of_another_kind_is_free(manager: PluginManager) -> None:
 def test_every_fixed_module_is_reserved() -> None:
     modules = {PurePath(path).stem.removeprefix("test_") for path in FILES if path.endswith(".py")}
     assert modules - {"__init__", "{component}"} == set(TAKEN_MODULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("alignkit-gmpo", "GmpoConfig"), ("alignkit-rollout-training", "RolloutTrainingObjectiveConfig")],
+)
+def test_the_options_have_the_component_s_name(name: str, config: str, manager: PluginManager) -> None:
+    # The second would else have the name of the class that it derives from.
+    assert check_name(name, "optimizer_stage", "Objective", manager).config_name == config

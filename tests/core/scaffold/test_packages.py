@@ -20,6 +20,8 @@ from alignkit.hookspecs import REGISTRATION_HOOKS
 from alignkit.manager import PluginManager, PluginStatus
 from alignkit.scaffold import VARIANTS, Names, write_package
 from alignkit.testing import __all__ as suites
+from alignkit.testing.context import make_context
+from alignkit.testing.tiny import tiny_policy
 from helpers.scaffold import Package, write_all
 
 
@@ -96,6 +98,24 @@ def test_registers_without_torch(package: Package) -> None:
         [sys.executable, "-c", code], cwd=package.source.parent, capture_output=True, text=True, check=True
     )
     assert done.stdout == f"None ['{package.names.component}'] False\n"
+
+
+def test_its_folder_works_without_being_installed(package: Package, tmp_path: Path) -> None:
+    assert importlib.util.find_spec(package.names.package) is None
+    manager = PluginManager()
+    status = manager.load_file(package.source)
+    assert status.problem is None
+    registered = manager.get(package.variant.kind, package.names.component)
+    options = {"policy": {"path": str(tmp_path / "model")}}.get(package.variant.kind, {})
+    if options:
+        tiny_policy().save(tmp_path / "model")
+    if package.variant.kind == "reward_source":
+        options["word"] = "film"
+    registered.build(registered.component.config.model_validate(options), make_context(tmp_path, manager=manager))
+    # The one that was built is that of the folder, under the name that it has there.
+    loaded = f"{status.components[0].component.build.__module__.rpartition('.')[0]}.{package.names.component}"
+    assert loaded.startswith("alignkit_local_")
+    assert sys.modules[loaded].__file__ == str(package.source / f"{package.names.component}.py")
 
 
 def test_says_which_api_it_was_written_for(package: Package, plugin: ModuleType) -> None:
