@@ -282,8 +282,8 @@ globals().update(planted(SamplerContract, FAULTS))
 
 
 class TestOneWithARuleOfItsOwn(SamplerContract):
-    component = "broken"
     plugin = plugin_of(SamplerContract, component(AtMostTwenty))
+    component = "broken"
 
     def kept(self, logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         return super().kept(logits_V, twenty(sampling))

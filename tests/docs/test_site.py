@@ -11,6 +11,7 @@ import pytest
 from alignkit.components import KINDS
 from alignkit.describe import options_of, walk
 from alignkit.manager import PluginManager
+from alignkit.recipe import Recipe
 from helpers.pages import ROOT
 
 pytestmark = pytest.mark.slow
@@ -87,6 +88,15 @@ def test_every_option_of_every_builtin_component_is_listed(site: Path) -> None:
                 count += 1
                 assert f"<td><code>{name}</code></td>" in part, f"{kind} {registered.component.name}: {name}"
     assert count > 250
+
+
+def test_the_recipe_s_keys_say_what_they_are(site: Path) -> None:
+    html = (site / "reference/recipe.html").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"<tr>\s*<td><code>(\w+)</code></td>(.*?)</tr>", html, re.DOTALL))
+    assert set(Recipe.model_fields) <= set(rows)
+    assert "default: those meant for every run" in rows["trackers"]
+    assert "<code>list of mappings</code>" in rows["steps"]
+    assert [name for name in Recipe.model_fields if "<td></td>" in rows[name]] == []
 
 
 def test_every_check_of_every_suite_is_listed(site: Path) -> None:

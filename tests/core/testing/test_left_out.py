@@ -1,5 +1,7 @@
 """Checks that an author leaves out are skipped with his reason; a name that is no check is an error."""
 
+from typing import ClassVar
+
 import pytest
 
 from alignkit.testing import AdvantageContract
@@ -7,7 +9,7 @@ from alignkit.testing import AdvantageContract
 
 class TestOneLeftOut(AdvantageContract):
     component = "rloo"
-    left_out = {"test_has_a_one_line_summary": "it is a story of two lines"}
+    left_out: ClassVar = {"test_has_a_one_line_summary": "it is a story of two lines"}
 
     def test_has_a_one_line_summary_says_why(self) -> None:
         """The suite's own method, called as pytest would."""
