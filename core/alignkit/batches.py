@@ -83,10 +83,11 @@ class Rollout:
     """Completions sampled from one policy at one temperature.
 
     `completion_ids[b]` ends with the first stop token (kept) or at the length limit. Token ids are what was sampled
-    and are never re-tokenised. `sampler_logp_BT` are log-probs of the sampling distribution after temperature,
-    top-k and top-p, zero behind the end; None from a sampler that gives none. `kept_BTK` are the ids that top-k or
-    top-p left for each token, padded with -1; None where the whole vocabulary was. `tokenizer_id` tells a reward source
-    whether it may read the ids; with another tokenizer it reads `texts`.
+    and are never re-tokenised. `sampler_logp_BT` are log-probs of the distribution that was drawn from (after
+    temperature, top-k, top-p and whatever else the sampler leaves out), zero behind the end; None from a sampler that
+    gives none. `kept_BTK` are the ids that could be drawn at each token, padded with -1; None where the whole
+    vocabulary could. Training renormalises over these ids, whatever `Sampling` says. `tokenizer_id` tells a reward
+    source whether it may read the ids; with another tokenizer it reads `texts`.
     """
 
     prompts: tuple[Prompt, ...]

@@ -18,7 +18,7 @@ def table(suite: str) -> str:
     import alignkit.testing
 
     rows = [f"| `{name}` | {demand} |" for name, demand in checks(getattr(alignkit.testing, suite))]
-    return "\n".join([f"{len(rows)} checks.", "", "| check | what it demands, and why |", "|---|---|", *rows])
+    return "\n".join([f"{len(rows)} methods.", "", "| check | what it demands, and why |", "|---|---|", *rows])
 
 
 def checks(suite: type) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """One page per kind with every option of every built-in component, read from the pydantic models at build time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mkdocs.structure.files import File
@@ -18,6 +18,8 @@ KINDS = (
     "kernel",
     "tracker",
 )
+# What the recipe does without a key, where the model's empty default stands for something else.
+SAID_DEFAULTS = {"trackers": "those meant for every run"}
 RECIPE_MARK = "<!-- options of the recipe -->"
 
 
@@ -36,7 +38,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """The recipe's own keys."""
     from alignkit.recipe import Recipe
 
-    return markdown.replace(RECIPE_MARK, "\n".join(table(Recipe))) if RECIPE_MARK in markdown else markdown
+    if RECIPE_MARK not in markdown:
+        return markdown
+    return markdown.replace(RECIPE_MARK, "\n".join(table(Recipe, SAID_DEFAULTS)))
 
 
 def page(manager: Any, kind: str) -> Iterator[str]:
@@ -49,23 +53,30 @@ def page(manager: Any, kind: str) -> Iterator[str]:
         yield from table(component.config) if component.config.model_fields else ("No options.", "")
 
 
-def table(model: Any) -> Iterator[str]:
-    """Options of the model and of the models inside it, under their dotted names."""
+def table(model: Any, said: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Options of the model and of the models inside it, under their dotted names; `said` are defaults in words."""
     from alignkit.describe import options_of, walk
 
     yield from ("| option | value | |", "|---|---|---|")
     for name, option in walk(options_of(model)):
         if name.startswith("steps."):
             continue  # of the recipe: what a step has depends on the step
-        yield f"| `{name}` | {value(option)} | {description(option)} |"
+        words = (said or {}).get(name)
+        yield f"| `{name}` | {value(option, words)} | {description(option)} |"
     yield ""
 
 
-def value(option: Any) -> str:
-    """Type, bounds and default."""
-    kind = "mapping" if option.options else option.type
+def value(option: Any, words: str | None = None) -> str:
+    """Type, bounds and default, the latter in `words` if there are any."""
     bounds = f" `{option.range}`" if option.range else ""
-    return f"`{kind}`{bounds}<br>{default(option)}"
+    return f"`{type_of(option)}`{bounds}<br>{f'default: {words}' if words else default(option)}"
+
+
+def type_of(option: Any) -> str:
+    """A model inside is a mapping."""
+    if not option.options:
+        return str(option.type)
+    return "list of mappings" if option.type.startswith("list of") else "mapping"
 
 
 def default(option: Any) -> str:

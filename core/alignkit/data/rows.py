@@ -15,8 +15,9 @@ SHOWN_CHARACTERS = 1000
 class BadRow(ValueError):  # a plugin's author raises it for a row, as the protocol says
     """A row that cannot be used.
 
-    `problem` is the sentence for the user, `where` the place (`file:line`; a format leaves it out, the reader
-    knows it), `reason` a few words to count by, `row` what stood there.
+    `problem` is the sentence for the user, `reason` a few words to count by, `where` the place (`file:line`) and `row`
+    what stood there. A format leaves both out about the row that it took last, whose place the reader knows; `row`
+    alone shows something else of it. A row that turns out bad later is named: `where=row.where, row=row.row`.
     """
 
     def __init__(self, problem: str, *, where: str | None = None, reason: str | None = None, row: Any = None) -> None:

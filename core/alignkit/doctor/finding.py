@@ -15,7 +15,11 @@ class Code(NamedTuple):
 
 
 CODES: dict[str, Code] = {
-    "P001": Code("error", "a plugin failed to load", "mend it or ask its author; uninstall it or leave it out"),
+    "P001": Code(
+        "error",
+        "a plugin failed to load",
+        "mend it or ask its author; uninstall it, or leave it out: plugins: {disable: [NAME]}",
+    ),
     "P002": Code("warning", "several distributions offer one name", "write DISTRIBUTION:NAME in recipes"),
     "P003": Code("note", "a plugin was left out", "change ALIGNKIT_PLUGINS if that is not what you want"),
     "P010": Code("warning", "a large package is imported at the top level", "import it inside build"),

@@ -106,12 +106,12 @@ class Recipe(Config):
         description="of matrix products in the models (autocast); weights, heads, losses and optimizers stay float32",
     )
     vars: dict[str, Any] = Field(default_factory=dict, description="values that steps refer to as $name")
-    plugins: PluginOptions = PluginOptions()
+    plugins: PluginOptions = Field(PluginOptions(), description="plugins that the recipe brings and leaves out")
     trackers: tuple[ComponentSpec, ...] = Field(
         (), description="receivers of metrics; left out: those of the installed ones that are meant for every run"
     )
     policy: ComponentSpec = Field(description="the policy that steps start from")
-    steps: tuple[StepSpec, ...] = Field(min_length=1)
+    steps: tuple[StepSpec, ...] = Field(min_length=1, description="what is done, in this order")
 
     @field_validator("name")
     @classmethod

@@ -19,6 +19,8 @@ PREFIX = "alignkit-"
 MAX_CHARACTERS = 30
 # Modules of the package and its tests that are there whatever the component is called.
 TAKEN_MODULES = ("plugin", "conformance")
+# Classes of alignkit that templates derive their options from.
+BASE_CONFIGS = ("RolloutTrainingConfig", "DataTrainingConfig")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,17 @@ class Names:
     @property
     def class_name(self) -> str:
         """The component's class. It ends with its kind, so that it has the name of no class that it works with."""
-        camel = "".join(part.capitalize() for part in self.component.split("_"))
-        return camel if camel.endswith(self.suffix) else camel + self.suffix
+        return self._camel if self._camel.endswith(self.suffix) else self._camel + self.suffix
+
+    @property
+    def config_name(self) -> str:
+        """The class of its options."""
+        name = f"{self._camel}Config"
+        return f"{self.class_name}Config" if name in BASE_CONFIGS else name
+
+    @property
+    def _camel(self) -> str:
+        return "".join(part.capitalize() for part in self.component.split("_"))
 
 
 def check_name(name: str, kind: Kind, suffix: str, manager: PluginManager) -> Names:

@@ -12,7 +12,21 @@ from alignkit.ops.policy_loss import ratio_diagnostics
 
 
 class Objective(Protocol):
-    """The heart of a rollout stage."""
+    """The heart of a rollout stage.
+
+    The loss of token t may send gradient to logp_t alone: tokens have advantages and weights of their own, and one
+    that has none must not be pushed by its neighbours. A ratio s of whole completions is therefore detached, and its
+    gradient written on each token with a factor that is 1 (the token form of GSPO, Zheng et al. 2025, equation 14):
+
+        token_N = log_ratio(logp_N, old_logp_N)
+        s_N = sequence_mean(token_N, row_N).exp()
+        loss_N = -advantages_N * s_N.detach() * (logp_N - logp_N.detach()).exp()
+        return loss_N, ratio_diagnostics(token_N, clipped_N=torch.zeros_like(logp_N))
+
+    `RolloutTraining` takes the mean of the losses by `loss_aggregation`, over the tokens of the minibatch
+    (`token_mean`) unless the options or their default say otherwise. A paper whose loss is a mean over completions
+    means `sequence_mean`.
+    """
 
     def __call__(
         self, logp_N: Tensor, old_logp_N: Tensor, advantages_N: Tensor, row_N: Tensor, ops: Ops
@@ -56,7 +70,7 @@ def log_ratio(logp_N: Tensor, old_logp_N: Tensor) -> Tensor:
 
 
 def sequence_mean(x_N: Tensor, row_N: Tensor, normalise: bool = True) -> Tensor:
-    """Mean (or sum) of each completion's values, written to each of its tokens, [N]."""
+    """Mean (or sum) of each completion's values, written to each of its tokens, [N]; in a loss: see `Objective`."""
     rows = int(row_N.max()) + 1 if len(row_N) else 0
     sums_B = torch.zeros(rows, dtype=x_N.dtype, device=x_N.device).index_add(0, row_N, x_N)
     counts_B = torch.zeros_like(sums_B).index_add(0, row_N, torch.ones_like(x_N))

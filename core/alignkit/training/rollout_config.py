@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from alignkit.components import Config
 from alignkit.training.config import OptimizerConfig
 
+LossAggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"]
+"""What a minibatch's loss is the mean of; for options that override the default (`alignkit.masked.token_weights`)."""
+
 
 class ImportanceConfig(Config):
     """Correction for a sampler whose probabilities differ from the trainer's, with w = pi_trainer / pi_sampler.
@@ -35,7 +38,7 @@ class RolloutTrainingConfig(OptimizerConfig):
     epochs: int = Field(4, ge=1, description="passes over each batch of completions")
     minibatches: int = Field(4, ge=1, description="optimizer steps per pass; a fresh permutation each pass")
     micro_batch_tokens: int = Field(8192, ge=1, description="padded tokens per forward pass; changes memory only")
-    loss_aggregation: Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"] = Field(
+    loss_aggregation: LossAggregation = Field(
         "token_mean",
         description="over the minibatch: mean over tokens; mean over completions of each one's mean; sum over tokens, "
         "mean over completions; the same divided by fixed_length",

@@ -1,16 +1,14 @@
 """Options of the `gspo` stage."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from alignkit.training.rollout_config import RolloutTrainingConfig
+from alignkit.training.rollout_config import LossAggregation, RolloutTrainingConfig
 
 
 class GSPOConfig(RolloutTrainingConfig):
     """Group sequence policy optimization (Zheng et al. 2025, arXiv 2507.18071)."""
 
-    loss_aggregation: Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"] = Field(
+    loss_aggregation: LossAggregation = Field(
         "sequence_mean",
         description="the paper's with sequence_mean; sequence_sum with length_normalise: false has no length bias",
     )

@@ -7,12 +7,12 @@ from alignkit import Component, hookimpl
 from alignkit.components import NoConfig
 
 if TYPE_CHECKING:
-    from alignkit_cce.cce import CutCrossEntropy
+    from .cce import CutCrossEntropy
 
 
 def build(config: NoConfig, context: Any) -> "CutCrossEntropy":
     """Make the component."""
-    from alignkit_cce.cce import CutCrossEntropy
+    from .cce import CutCrossEntropy
 
     return CutCrossEntropy()
 

@@ -9,12 +9,12 @@ from alignkit.components import NoConfig
 if TYPE_CHECKING:
     from alignkit.context import BuildContext
 
-    from alignkit_opo.opo import OPO
+    from .opo import OPO
 
 
 def build(config: NoConfig, context: "BuildContext") -> "OPO":
     """Make the estimator."""
-    from alignkit_opo.opo import OPO
+    from .opo import OPO
 
     return OPO()
 

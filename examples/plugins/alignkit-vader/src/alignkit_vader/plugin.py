@@ -10,7 +10,7 @@ from pydantic import Field
 if TYPE_CHECKING:
     from alignkit.context import BuildContext
 
-    from alignkit_vader.vader import Vader
+    from .vader import Vader
 
 
 class VaderConfig(Config):
@@ -21,7 +21,7 @@ class VaderConfig(Config):
 
 def build(config: VaderConfig, context: "BuildContext") -> "Vader":
     """Make the source."""
-    from alignkit_vader.vader import Vader
+    from .vader import Vader
 
     return Vader(config.target)
 
