@@ -11,7 +11,7 @@ import pytest
 from alignkit.data.rows import BadRow
 from alignkit.manager import PluginManager, PluginStatus, Registered
 from alignkit.records import PreferencePair
-from alignkit_plugins.step_data.reading import Sources, read_records
+from alignkit_plugins.step_data.reading import read_records, rows_of
 from helpers.pages import DOCS, write_files
 
 ROWS = {
@@ -49,7 +49,7 @@ def test_rows_that_turn_out_bad_later_are_named(thumbs: Registered, tmp_path: Pa
     for name, rows in ROWS.items():
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     bad: list[BadRow] = []
-    sources = Sources([str(tmp_path / name) for name in ROWS], None)
+    sources = rows_of([str(tmp_path / name) for name in ROWS], None)
     component = thumbs.component
     found = list(read_records(component.build(component.config(), None), thumbs, sources, bad.append))
     assert found == [

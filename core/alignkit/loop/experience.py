@@ -88,6 +88,12 @@ class ExperienceMaker:
         """The configured KL of each token, [B, T]."""
         kl = self.config.kl
         if kl.estimator == "full":
+            if rollout.kept_BTK is not None:
+                raise UserError(
+                    "kl.estimator: full compares whole distributions, and the sampler leaves ids out",
+                    where="kl.estimator",
+                    hint="use k1, or a sampler that leaves none out",
+                )
             return rollout_kl(self.policy, self.reference, rollout, self.ops, self.config.micro_batch_tokens)
         return kl_estimate(logp_BT, ref_BT, kl.estimator) * rollout.mask_BT
 

@@ -24,14 +24,14 @@ def measure(
     """One completion per prompt; mean score of each source under its name, `kl` and the figures of `text_figures`.
 
     `kl` is the log-ratio to the reference summed over tokens, averaged over samples (nats), at the sampling
-    temperature; it needs samples from the whole distribution, so it is left out under top-k, top-p or greedy, and
-    a reference with the same tokenizer.
+    temperature; it needs samples from the whole distribution, so it is left out where ids were left out (`kept_BTK`) or
+    greedy, and a reference with the same tokenizer.
     """
     rollout = sampler.rollout(policy, prompts, sampling, seed)
     figures = text_figures(rollout)
     for name, source in sources.items():
         figures[name] = float(checked_scores(source, rollout).mean())
-    whole = sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.temperature > 0
+    whole = rollout.kept_BTK is None and sampling.temperature > 0
     if reference is not None and whole and reference.tokenizer_id == policy.tokenizer_id:
         own_BT = rollout_logprobs(policy, rollout, ops, max_tokens)
         ref_BT = rollout_logprobs(reference, rollout, ops, max_tokens)

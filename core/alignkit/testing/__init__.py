@@ -5,7 +5,7 @@
     class TestMeanBaseline(AdvantageContract):
         component = "mean_baseline"
 
-pytest then runs every check of the kind on the component. Needs pytest (`pip install alignkit[testing]`).
+pytest then runs every check of the kind on the component. Needs pytest (the extra `testing`).
 """
 
 from importlib import import_module

@@ -102,12 +102,11 @@ def make_groups(
     pairs: Iterable[PreferencePair], encode: EncodeRow, max_length: int, too_long: str, name: str
 ) -> Grouped:
     """Group pairs by their `group`; a pair without one is a group of its own."""
-    named: dict[str, tuple[Group, dict[tuple[Content, Content], int]]] = {}
+    named: dict[str | int, tuple[Group, dict[tuple[Content, Content], int]]] = {}
     kept: list[PreferencePair] = []
     dropped = 0
     for number, pair in enumerate(pairs, 1):
-        key = pair.group or f"#{number}"
-        group, index = named.setdefault(key, (Group(), {}))
+        group, index = named.setdefault(pair.group or number, (Group(), {}))
         sides = []
         for completion in (pair.chosen, pair.rejected):
             if (pair.prompt, completion) not in index:

@@ -10,7 +10,7 @@ from alignkit.manager import PluginManager
 from alignkit.protocols import DataFormat
 from alignkit.recipe.check import resolve
 from alignkit_plugins.step_data.config import DataConfig
-from alignkit_plugins.step_data.reading import Sources, read_records
+from alignkit_plugins.step_data.reading import read_records, rows_of
 from alignkit_plugins.step_data.splitting import Splitter
 from alignkit_plugins.step_data.step import STRICT_HINT, limited
 
@@ -88,7 +88,7 @@ def _read_once(config: DataConfig, manager: PluginManager, data_format: DataForm
     splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
     records = 0
     try:
-        sources = Sources(local, config.split)
+        sources = rows_of(local, config.split)
         registered = manager.get("data_format", config.format.name)
         rows = read_records(data_format, registered, sources, on_bad, splitter.accept)
         for _ in limited(rows, config.limit):

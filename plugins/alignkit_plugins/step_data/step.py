@@ -15,7 +15,7 @@ from alignkit.protocols import DataFormat, StepOutput
 from alignkit.recipe.check import references
 from alignkit.records import Record
 from alignkit_plugins.step_data.config import DataConfig
-from alignkit_plugins.step_data.reading import Sources, read_records
+from alignkit_plugins.step_data.reading import read_records, rows_of
 from alignkit_plugins.step_data.splitting import Splitter
 from alignkit_plugins.step_data.writing import REJECTED, PartFiles, Seen
 
@@ -68,7 +68,7 @@ class DataStep:
         return self._output(files.counts, context)
 
     def _own_records(self, files: PartFiles, context: StepContext) -> Iterator[tuple[str, Record]]:
-        sources = Sources(self._config.sources, self._config.split)
+        sources = rows_of(self._config.sources, self._config.split)
         registered = context.manager.get("data_format", self._config.format.name)
 
         def on_bad(bad: BadRow) -> None:

@@ -1,5 +1,6 @@
 """What the loop's options do to rewards, values and advantages, through the loop itself."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,14 @@ class TestKL:
         experience, _ = loop.experience(rollout, torch.zeros(2), 0.3)
         assert experience.kl_term is not None
         assert torch.allclose(keep.rewards_BT, -0.3 * self.plain(loop, rollout, "full"), rtol=1e-3, atol=1e-4)
+
+
+def test_full_kl_refuses_a_sampler_that_leaves_ids_out(context: Any) -> None:
+    loop = make_loop(context, Keep(), kl=KLConfig(coef=0.3, estimator="full"))
+    rollout = given(loop.policy)
+    part = replace(rollout, kept_BTK=torch.zeros(*rollout.mask_BT.shape, 1, dtype=torch.long))
+    with pytest.raises(UserError, match="the sampler leaves ids out"):
+        loop.experience(part, torch.zeros(2), 0.3)
 
 
 def test_the_greedy_baseline_is_the_score_of_each_prompts_greedy_completion(context: Any) -> None:

@@ -160,6 +160,8 @@ class TestGroups:
     def test_pairs_without_a_group_stand_alone(self, scorer: SequenceScorer) -> None:
         pair = PreferencePair(prompt="a", chosen="b", rejected="c")
         assert [len(g.pairs) for g in groups_of(scorer, [pair, pair])] == [1, 1]
+        named = [pair.model_copy(update={"group": name}) for name in ("#3", "2")]
+        assert [len(g.pairs) for g in groups_of(scorer, [*named, pair])] == [1, 1, 1]  # whatever others are called
 
     def test_the_same_answer_to_another_prompt_of_the_group_is_another_text(self, scorer: SequenceScorer) -> None:
         pairs = [PreferencePair(prompt=p, chosen="b", rejected="c", group="g") for p in ("one", "two")]
