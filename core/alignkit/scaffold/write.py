@@ -78,6 +78,7 @@ def rendered(names: Names, variant: Variant) -> Iterator[tuple[str, str]]:
 
 
 def _requirement(version: str) -> str:
-    """From this version to the next major one: what changes in between is announced and goes on working for a while."""
+    """From this version on for two minor ones: what is announced meanwhile goes on working for so long."""
     public = version.partition("+")[0]
-    return f">={public},<{int(public.partition('.')[0]) + 1}"
+    major, minor = (int(part) for part in f"{public}.0".split(".")[:2])
+    return f">={public},<{major}.{minor + 2}"
