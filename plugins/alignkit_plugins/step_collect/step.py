@@ -15,7 +15,7 @@ from alignkit.records import Judgement, Record, Task, content_id, plain_text
 from alignkit_plugins.step_collect.candidates import make_tasks
 from alignkit_plugins.step_collect.config import CollectConfig
 
-SIMULATED = "Judgements come from simulated annotators, a program with a documented taste. No person judged anything."
+SHOWN_NAMES = 3
 
 
 class Answered(NamedTuple):
@@ -66,8 +66,9 @@ class Collect:
         if isinstance(source, ReportsAnnotation):
             figures["about_source"] = dict(source.annotation_figures())
         summary: dict[str, Any] = {"feedback": {context.step_id: figures}}
-        if any(j.annotator.kind == "program" for j in judgements):
-            summary["simulation"] = SIMULATED
+        programs = sorted({j.annotator.id for j in judgements if j.annotator.kind == "program"})
+        if programs:
+            summary["simulation"] = _said_of(programs)
         return StepOutput(outputs, summary)
 
     def _earlier(self, context: StepContext) -> list[Answered]:
@@ -125,3 +126,8 @@ class Collect:
         """By the prompt's hash, so that a prompt is on the same side in every round; without a prompt by the task's."""
         key = content_id(task.prompt) if plain_text(task.prompt).strip() else content_id(task.id)
         return int(key[:8], 16) / 16**8 < self.config.heldout
+
+
+def _said_of(programs: Sequence[str]) -> str:
+    more = f" and {len(programs) - SHOWN_NAMES} more" if len(programs) > SHOWN_NAMES else ""
+    return f"Judgements come from a program ({', '.join(programs[:SHOWN_NAMES])}{more}), not from people."

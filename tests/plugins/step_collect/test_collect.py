@@ -147,7 +147,9 @@ def test_the_newest_rounds_alone(tmp_path: Path) -> None:
 
 def test_the_summary_names_what_was_learned_from(tmp_path: Path) -> None:
     folder = run(tmp_path, SAMPLED)
-    figures = json.loads((folder / "summary.json").read_text())["feedback"]["labels"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["simulation"] == "Judgements come from a program (longest), not from people."
+    figures = summary["feedback"]["labels"]
     judgements = [Judgement.model_validate(row) for row in rows(folder / "r1/02-labels/judgements.jsonl")]
     assert figures["snapshot"] == judgements_hash(reversed(judgements))
     assert figures["policies"] == ["words"]
