@@ -53,7 +53,12 @@ def _files(path: Path) -> Iterable[Path]:
     if path.is_file():
         return [path]
     found = (p for p in path.rglob("*") if p.is_file())
-    return sorted(p for p in found if "__pycache__" not in p.parts and p.suffix != ".pyc")
+    return sorted(p for p in found if not any(_is_by_product(part) for part in p.relative_to(path).parts))
+
+
+def _is_by_product(part: str) -> bool:
+    """Compiled files, and what tools keep in hidden folders."""
+    return part == "__pycache__" or part.endswith(".pyc") or part.startswith(".")
 
 
 class _Uncached(SourceFileLoader):

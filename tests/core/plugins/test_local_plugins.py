@@ -99,6 +99,8 @@ def test_a_package_changes_with_any_of_its_files_but_compiled_ones(tmp_path: Pat
     first = version_of(package)
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / "x.cpython-311.pyc").write_bytes(b"1")
+    (package / ".tool_cache").mkdir()
+    (package / ".tool_cache" / "state").write_text("another")
     assert version_of(package) == first
     table.write_text("b")
     second = version_of(package)
