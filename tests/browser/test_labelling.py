@@ -204,6 +204,37 @@ def test_killed_server_loses_no_answer(lost: str, tmp_path: Path, open_page: Ope
     assert [(j.task_id, j.payload) for j in stored(tmp_path)] == [("t0", expected[0]), ("t1", expected[1])]
 
 
+def test_a_server_that_fails_is_asked_three_times(tmp_path: Path, open_page: OpenPage) -> None:
+    """Then the page says so, keeps the answer in the form, and waits for somebody to press the button."""
+    tasks = make_store(tmp_path, "critique", 1)
+    choice = decide("critique", tasks[0])
+    with LabelServer(tmp_path / "annotations.sqlite") as server:
+        page = open_page(server.links["anna"])
+        hands = Mouse(page, "critique")
+        leaving = hands.leaving()
+        asked: list[int] = []
+
+        def fail(route: Route) -> None:
+            asked.append(len(asked))
+            route.fulfill(status=500, body="Internal Server Error")
+
+        page.route("**/task", fail)
+        hands.choose(choice)
+        hands.by("submit").click()
+        notice = page.get_by_test_id("notice")
+        expect(notice).to_contain_text("has a fault")
+        expect(notice).to_contain_text("not sent by itself any more", timeout=10_000)
+        page.wait_for_timeout(6000)  # the fourth try would have come after 4 s
+        assert len(asked) == 3
+        assert hands.by("critique-text").input_value() == choice.words
+        page.unroute("**/task")
+        page.get_by_role("button", name="Send again").click()
+        hands.wait(leaving)
+        expect(notice).to_be_hidden()
+    (found,) = stored(tmp_path)
+    assert found.payload == payload("critique", tasks[0], choice)
+
+
 def test_guidelines_come_first_and_again_when_they_change(tmp_path: Path, open_page: OpenPage) -> None:
     """No task is shown before they are acknowledged; an acknowledged version does not ask again."""
     tasks = make_store(tmp_path, "binary", 3, guidelines="# Kindness\n\nPrefer *kind* answers.")

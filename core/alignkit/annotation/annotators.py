@@ -30,13 +30,23 @@ class Annotators:
         self._database = database
 
     def add(self, name: str) -> Person:
-        """A new annotator with an invite, or the one who has this name. Raises UserError for an impossible name."""
+        """A new annotator with an invite, or the one who has this name, in capitals or not.
+
+        Raises UserError for an impossible name, and for one that differs from another's only by hyphens.
+        """
         name = " ".join(name.split())
         if not name or len(name) > NAME_LENGTH or not name.isprintable():
             raise UserError(f"an annotator's name has 1 to {NAME_LENGTH} printable characters, not {name[:80]!r}")
         id = name.casefold().replace(" ", "-")
         with self._database.write() as connection:
-            if not connection.execute(select(exists().where(annotators.c.id == id))).scalar():
+            taken = connection.execute(select(annotators.c.name).where(annotators.c.id == id)).scalar()
+            if taken is not None and taken.casefold() != name.casefold():
+                raise UserError(
+                    f"the annotator {name!r} cannot be told from {taken!r}, who is there already: both are {id!r}",
+                    where=self._database.path,
+                    hint="give one of them another name",
+                )
+            if taken is None:
                 connection.execute(insert(annotators).values(id=id, name=name, active=1, created=time.time()))
                 _invite(connection, id)
             return _person(connection.execute(_people().where(annotators.c.id == id)).one())

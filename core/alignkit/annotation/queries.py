@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from alignkit.annotation.tables import instructions, judgements, leases, newest, tasks
@@ -19,11 +19,12 @@ State = Literal["answer", "passed", "undone"]
 
 JUDGEMENT = TypeAdapter(Judgement)
 
-_who: BindParameter[str] = bindparam("who")
-_task: BindParameter[str] = bindparam("task")
-_collection: BindParameter[str] = bindparam("collection")
+WHO: BindParameter[str] = bindparam("who")
+TASK_ID: BindParameter[str] = bindparam("task")
+COLLECTION: BindParameter[str] = bindparam("collection")
+KEY: BindParameter[str] = bindparam("key")
 _now: BindParameter[float] = bindparam("now")
-_mine = (newest.c.annotator_id == _who, newest.c.task_id == _task)
+_mine = (newest.c.annotator_id == WHO, newest.c.task_id == TASK_ID)
 _held = leases.alias("held")
 _later = judgements.alias("later")
 
@@ -32,30 +33,36 @@ CURRENT = ~exists().where(_later.c.supersedes == judgements.c.id)
 # It needs no other answer of this annotator.
 DONE = newest.c.state != "undone"
 
-TASK = select(tasks.c.record, tasks.c.form, tasks.c.collection).where(tasks.c.id == _task)
+TASK = select(tasks.c.record, tasks.c.form, tasks.c.collection).where(tasks.c.id == TASK_ID)
 TOLD = (
     select(instructions.c.hash, instructions.c.record)
-    .where(instructions.c.collection == _collection)
+    .where(instructions.c.collection == COLLECTION)
     .order_by(instructions.c.seq.desc())
     .limit(1)
 )
-# The first task with room that this annotator has not judged. An undone judgement brings its task back.
+# It has room, and this annotator has not judged it. An undone judgement brings its task back.
+FREE = (
+    # the condition of the index tasks_open, which SQLite uses only where it stands in the query
+    tasks.c.answers < tasks.c.overlap,
+    tasks.c.answers + select(func.count()).where(_held.c.task_id == tasks.c.id).scalar_subquery() < tasks.c.overlap,
+    ~exists().where(newest.c.annotator_id == WHO, newest.c.task_id == tasks.c.id, DONE),
+)
+# The first one; gold tasks come in between, see `gold`.
 FREE_TASK = (
-    select(tasks.c.id)
-    .where(
-        # the condition of the index tasks_open, which SQLite uses only where it stands in the query
-        tasks.c.answers < tasks.c.overlap,
-        tasks.c.answers + select(func.count()).where(_held.c.task_id == tasks.c.id).scalar_subquery() < tasks.c.overlap,
-        ~exists().where(newest.c.annotator_id == _who, newest.c.task_id == tasks.c.id, DONE),
-    )
-    .order_by(tasks.c.seq)
-    .limit(1)
+    select(tasks.c.id, tasks.c.seq, tasks.c.collection).where(*FREE, tasks.c.gold == 0).order_by(tasks.c.seq).limit(1)
+)
+# How many tasks that are not gold come before one of the same collection.
+PASSED = (
+    select(func.count())
+    .select_from(tasks)
+    .where(tasks.c.collection == COLLECTION, tasks.c.gold == 0, tasks.c.overlap > 0, tasks.c.seq < bindparam("seq"))
 )
 HELD_TASK = (
     select(tasks.c.id)
     .join(leases, leases.c.task_id == tasks.c.id)
-    .where(leases.c.annotator_id == _who)
-    .order_by(tasks.c.seq)
+    .where(leases.c.annotator_id == WHO)
+    # with the plus SQLite looks at the leases and sorts; without, it would go through all tasks in order
+    .order_by(text("+tasks.seq"))
     .limit(1)
 )
 STANDING = select(newest.c.judgement_id, newest.c.state).where(*_mine)
@@ -65,29 +72,36 @@ STANDING_RECORD = (
 LAST = (
     select(judgements.c.id, judgements.c.task_id)
     .join(newest, newest.c.judgement_id == judgements.c.id)
-    .where(judgements.c.annotator_id == _who, DONE)
+    .where(judgements.c.annotator_id == WHO, DONE)
     .order_by(judgements.c.seq.desc())
     .limit(1)
 )
 RECORD = select(judgements.c.record).where(judgements.c.id == bindparam("id"))
 ADD_JUDGEMENT = insert(judgements)
+_asked = tasks.alias("asked")
+# It is not withdrawn: nothing more is asked about a task that takes no answers while others of its collection do. A
+# collection that takes none at all is finished, and all of it counts.
+COUNTS = or_(
+    tasks.c.overlap > 0,
+    ~exists().where(_asked.c.collection == COLLECTION, _asked.c.gold == 0, _asked.c.overlap > 0),
+)
 ANSWERED = (
     select(func.count())
     .select_from(newest.join(tasks, tasks.c.id == newest.c.task_id))
-    .where(newest.c.annotator_id == _who, newest.c.state == "answer", tasks.c.collection == _collection)
+    .where(newest.c.annotator_id == WHO, newest.c.state == "answer", tasks.c.collection == COLLECTION, COUNTS)
 )
-_is_open = (tasks.c.collection == _collection, tasks.c.answers < tasks.c.overlap)
+_is_open = (tasks.c.collection == COLLECTION, tasks.c.answers < tasks.c.overlap)
 # How many open tasks of a collection this annotator has not judged, were he alone.
 LEFT = select(
     select(func.count()).select_from(tasks).where(*_is_open).scalar_subquery()
     - select(func.count())
     .select_from(newest.join(tasks, tasks.c.id == newest.c.task_id))
-    .where(newest.c.annotator_id == _who, DONE, *_is_open)
+    .where(newest.c.annotator_id == WHO, DONE, *_is_open)
     .scalar_subquery()
 )
-_PLACES = select(tasks.c.overlap, tasks.c.answers).where(tasks.c.id == _task)
-_HOLDERS = select(leases.c.annotator_id).where(leases.c.task_id == _task)
-_COUNT = update(tasks).where(tasks.c.id == _task).values(answers=tasks.c.answers + bindparam("change"))
+_PLACES = select(tasks.c.overlap, tasks.c.answers).where(tasks.c.id == TASK_ID)
+_HOLDERS = select(leases.c.annotator_id).where(leases.c.task_id == TASK_ID)
+_COUNT = update(tasks).where(tasks.c.id == TASK_ID).values(answers=tasks.c.answers + bindparam("change"))
 _STAND = sqlite_insert(newest)
 _STAND = _STAND.on_conflict_do_update(
     index_elements=["annotator_id", "task_id"],
@@ -97,8 +111,8 @@ _LEASE = sqlite_insert(leases)
 _LEASE = _LEASE.on_conflict_do_update(
     index_elements=["task_id", "annotator_id"], set_={"expires": _LEASE.excluded.expires}
 )
-_RELEASE = delete(leases).where(leases.c.task_id == _task, leases.c.annotator_id == _who)
-_EXPIRE = delete(leases).where(leases.c.expires <= _now, leases.c.annotator_id != _who)
+_RELEASE = delete(leases).where(leases.c.task_id == TASK_ID, leases.c.annotator_id == WHO)
+_EXPIRE = delete(leases).where(leases.c.expires <= _now, leases.c.annotator_id != WHO)
 
 
 def standing(connection: Connection, task_id: str, annotator_id: str) -> tuple[str, State] | tuple[None, None]:

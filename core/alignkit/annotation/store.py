@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, and_, delete, exists, func, insert, select, update
 
-from alignkit.annotation import queries
+from alignkit.annotation import gold, queries
 from alignkit.annotation.annotators import Annotators
 from alignkit.annotation.database import Database
 from alignkit.annotation.queries import ANSWERS, JUDGEMENT
@@ -105,6 +105,11 @@ class AnnotationStore:
                     connection.execute(delete(leases).where(leases.c.task_id == row.id))
         return closed
 
+    def gold_every(self, collection: str, every: int) -> None:
+        """From now on each annotator gets a gold task for so many others of a collection, at a place of his own."""
+        with self._write() as connection:
+            gold.set_every(connection, collection, every)
+
     def instruct(self, collection: str, told: Instructions) -> None:
         """What annotators are told about a collection from now on."""
         record = _canonical(_INSTRUCTIONS.dump_python(told, mode="json"))
@@ -156,15 +161,18 @@ class AnnotationStore:
     ) -> tuple[Task, Form] | None:
         """The task this annotator should answer next, leased to him; the one he already has, if he has one.
 
-        None when there is nothing (more) for him: what he has answered, skipped or flagged does not come back.
+        None when there is nothing (more) for him: what he has answered, skipped or flagged does not come back. Gold
+        tasks come among the others, see `gold_every`, and not without them.
         """
         now = time.time() if now is None else now
         with self._write(durable=False) as connection:
             queries.drop_expired(connection, now)
             id = connection.execute(queries.HELD_TASK, {"who": annotator_id}).scalar()
-            id = id or connection.execute(queries.FREE_TASK, {"who": annotator_id}).scalar()
             if id is None:
-                return None
+                free = connection.execute(queries.FREE_TASK, {"who": annotator_id}).one_or_none()
+                if free is None:
+                    return None
+                id = gold.due(connection, annotator_id, gold.Ahead(*free)) or free.id
             queries.lease(connection, id, annotator_id, now + lease_seconds)
         return self.task(id)
 
@@ -283,14 +291,14 @@ class AnnotationStore:
             return {row.id: row.seconds for row in connection.execute(query)}
 
     def progress(self, collection: str, annotator_id: str | None = None) -> Progress:
-        """How far a collection is. Gold tasks, which are there for the sake of the annotators, are left out."""
+        """How far a collection is, without gold tasks, which are there for the annotators' sake, and withdrawn ones."""
         query = select(
             func.count(),
             func.count().filter(tasks.c.answers >= tasks.c.overlap),
             func.coalesce(func.sum(tasks.c.answers), 0),
-        ).where(tasks.c.collection == collection, tasks.c.gold == 0)
+        ).where(tasks.c.collection == queries.COLLECTION, tasks.c.gold == 0, queries.COUNTS)
         with self._read() as connection:
-            count, complete, answers = connection.execute(query).one()
+            count, complete, answers = connection.execute(query, {"collection": collection}).one()
             mine = 0 if annotator_id is None else _answered(connection, collection, annotator_id)
         return Progress(count, complete, answers, mine)
 
@@ -302,7 +310,7 @@ class AnnotationStore:
             return int(connection.execute(query.where(condition)).scalar_one())
 
     def answered(self, collection: str, annotator_id: str) -> int:
-        """How many tasks of a collection an annotator has answered."""
+        """How many tasks of a collection an annotator has answered, without withdrawn ones."""
         with self._read() as connection:
             return _answered(connection, collection, annotator_id)
 

@@ -25,9 +25,12 @@ class HumanConfig(Config):
     scale: tuple[int, int] = Field((1, 7), description="lowest and highest rating of the form rating")
     gold: Annotated[str | None, Operational()] = Field(
         None,
-        description="JSONL file of tasks whose answer is known (`gold`); everybody gets them, nothing learns from them",
+        description="JSONL file of tasks whose answer is known (`gold`); everybody gets them among the others, "
+        "nothing learns from them",
     )
-    gold_every: Annotated[int, Operational()] = Field(10, ge=1, description="a gold task comes after so many others")
+    gold_every: Annotated[int, Operational()] = Field(
+        10, ge=1, description="a gold task for so many others, or for fewer if there are many gold tasks"
+    )
     judgements: Annotated[str | None, Operational()] = Field(
         None,
         description="JSONL file with further judgements, or a folder of such files; default: RUN FOLDER/judgements",

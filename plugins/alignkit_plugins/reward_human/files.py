@@ -16,17 +16,22 @@ from alignkit.records import Judgement, Task
 logger = logging.getLogger("alignkit")
 
 
+class Unfinished(Exception):
+    """The last line of a file has no line end and cannot be read: somebody is still writing it. Says where."""
+
+
 class _Placed(NamedTuple):
     where: str
     judgement: Judgement
 
 
-def read_judgements(place: Path, tasks: Mapping[str, Task]) -> list[Judgement]:
+def read_judgements(place: Path, tasks: Mapping[str, Task], *, growing: bool = False) -> list[Judgement]:
     """Every judgement of these tasks in `place`, a JSONL file or a folder of them, those that are superseded too.
 
     Raises UserError with file:line for a judgement that is damaged or names a candidate that its task does not have.
+    With `growing`, Unfinished for one that may only be incomplete yet.
     """
-    everything = _once(_rows(place))
+    everything = _once(_rows(place, growing))
     mine = [placed for placed in everything if placed.judgement.task_id in tasks]
     for placed in mine:
         _check_candidates(placed, tasks[placed.judgement.task_id])
@@ -45,13 +50,31 @@ def _files(place: Path) -> list[Path]:
     return [place] if place.exists() else []
 
 
-def _rows(place: Path) -> Iterator[_Placed]:
+def _rows(place: Path, growing: bool) -> Iterator[_Placed]:
     for path in _files(place):
+        before = _stamp(path)
         try:
             for source in read_rows(str(path)):
                 yield _Placed(source.where, _parsed(source.where, source.row))
         except BadRow as bad:
+            # a file that was written to while it was read may have been read in the middle of a line
+            if growing and (_stamp(path) != before or bad.where == _open_line(path)):
+                raise Unfinished(bad.where) from None
             raise UserError(bad.problem, where=bad.where, hint="mend or remove the line") from None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    if not path.exists():  # a link that leads nowhere: the reader says so
+        return None
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _open_line(path: Path) -> str | None:
+    """The place of the last line, if it has no line end."""
+    content = path.read_bytes()
+    ends = content.count(b"\n")
+    return None if content.endswith(b"\n") else f"{path}:{ends + 1}"
 
 
 def _parsed(where: str, row: object) -> Judgement:

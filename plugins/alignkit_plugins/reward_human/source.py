@@ -23,7 +23,7 @@ from alignkit.data.store import RecordFile
 from alignkit.errors import Paused, UserError
 from alignkit.feedback import superseded_ids, taken_back
 from alignkit.records import Instructions, Judgement, Task, content_id
-from alignkit_plugins.reward_human.files import read_judgements
+from alignkit_plugins.reward_human.files import Unfinished, read_judgements
 
 if TYPE_CHECKING:
     from alignkit_plugins.reward_human.config import HumanConfig
@@ -57,17 +57,19 @@ class HumanSource:
         self.files = files
         self._progress = progress
         self._figures: dict[str, Any] = {}
+        self._unfinished = ""
 
     def annotate(self, tasks: Sequence[Task]) -> Iterator[Judgement]:
         """People's current judgements of these tasks, from store and files.
 
         Raises Paused while fewer than `min_share` of the questions have the answers they need (with `wait` it stays
-        instead), UserError with file:line for a damaged judgement in a file.
+        instead, also for the end of a file that somebody is still writing), UserError with file:line for a damaged
+        judgement in a file.
         """
         questions = Questions(tasks, self.config.form, self.place.collection)
         known = {task.id: task for task in [*tasks, *questions.all]}
         while True:
-            from_files = read_judgements(self.files, known)
+            from_files = self._from_files(known)
             if not self.place.store.is_file():
                 held = Answers.of(from_files)
                 if not missing_answers(questions, held, ()):
@@ -93,6 +95,16 @@ class HumanSource:
         """Judgements from files, and the hash of the store's snapshot that was taken."""
         return self._figures
 
+    def _from_files(self, known: Mapping[str, Task]) -> list[Judgement]:
+        while True:
+            try:
+                return read_judgements(self.files, known, growing=self.config.wait)
+            except Unfinished as unfinished:
+                if str(unfinished) != self._unfinished:  # once, not every time it is looked at
+                    logger.warning("%s is not complete yet; the run waits for the rest of the line", unfinished)
+                self._unfinished = str(unfinished)
+            time.sleep(POLL_SECONDS)
+
     def _publish(
         self, store: AnnotationStore, questions: Questions, missing: Mapping[str, int], in_store: "Answers"
     ) -> None:
@@ -106,7 +118,9 @@ class HumanSource:
         there = {task.id for task in store.tasks(collection)}
         new = [question for question in questions.all if question.id in missing and question.id not in there]
         more = [task for task in gold if task.id not in there]
-        store.publish(collection, self.config.form, interleaved(new, more, self.config.gold_every))
+        store.publish(collection, self.config.form, [*new, *more])
+        if gold:  # more densely where there are too many for the pace that is asked for
+            store.gold_every(collection, max(1, min(self.config.gold_every, len(questions.all) // len(gold))))
         answers = Counter(j.task_id for j in in_store.current if j.status in ("ok", "flagged"))
         places = {q.id: answers[q.id] + missing.get(q.id, 0) for q in questions.all}
         closed = store.ask(collection, {**places, **{task.id: EVERYBODY for task in gold}})
@@ -176,17 +190,6 @@ def missing_answers(questions: Questions, held: Answers, people: Collection[str]
 
     lacking = {q.id: q.overlap - len(answered[q.id]) for q in questions.all}
     return {id: count for id, count in lacking.items() if count > 0 and not nobody_left(id)}
-
-
-def interleaved(tasks: Sequence[Task], gold: Sequence[Task], every: int) -> list[Task]:
-    """A gold task after each `every` others; those left over come at the end."""
-    found: list[Task] = []
-    waiting = list(reversed(gold))
-    for number, task in enumerate(tasks, 1):
-        found.append(task)
-        if waiting and number % every == 0:
-            found.append(waiting.pop())
-    return [*found, *reversed(waiting)]
 
 
 def instructions(config: "HumanConfig") -> Instructions:

@@ -12,6 +12,8 @@ from alignkit.files import write_json
 from alignkit.loop.prompts import Fitting, fitting_prompts
 from alignkit.loop.scores import checked_scores
 from alignkit.protocols import Policy, Sampler, Scores
+from alignkit.recipe import ComponentSpec
+from alignkit.recipe.check import references
 from alignkit.records import Candidate, Prompt, Task, content_id
 from alignkit.seeds import derived_seed
 from alignkit_plugins.step_collect.config import CollectConfig
@@ -77,9 +79,9 @@ class _Sampled:
 
     def tasks(self) -> list[Task]:
         config, context = self.config, self.context
+        chooser = self._chooser()
         policy = context.policy(config.policy)
         sampler: Sampler = context.build("sampler", config.sampler)
-        chooser = self._chooser()
         prompts, too_long = self._prompts(policy, config.pool if chooser is not None else 1.0)
         context.start_progress(len(prompts), "prompt")
         found: list[tuple[float, Task]] = []
@@ -93,15 +95,29 @@ class _Sampled:
         return kept
 
     def _chooser(self) -> Scores | None:
-        if self.config.choose_by is None or self.context.round == 1:
-            return None  # in the first round there is no model yet that could be unsure
-        source: Scores = self.context.build("reward_source", self.config.choose_by)
+        """None in the first round, when no model could be unsure yet.
+
+        A source that cannot choose is an error then already, unless it needs what only the first round makes.
+        """
+        spec, first = self.config.choose_by, self.context.round == 1
+        if spec is None or (first and not self._is_there(spec)):
+            return None
+        source: Scores = self.context.build("reward_source", spec)
         if not hasattr(source, "score"):
             raise UserError(
-                f"choose_by needs scores, and reward source {self.config.choose_by.name!r} gives judgements",
+                f"choose_by needs scores, and reward source {spec.name!r} gives judgements",
                 where=f"step {self.context.step_id}",
             )
-        return source
+        return None if first else source
+
+    def _is_there(self, spec: ComponentSpec) -> bool:
+        """Whether every step that its options refer to has run."""
+        try:
+            for reference, _ in references(spec.options):
+                self.context.resolve(reference)
+        except UserError:
+            return False
+        return True
 
     def _prompts(self, policy: Policy, pool: float) -> Fitting:
         """This round's share of the prompts: with a limit, later rounds ask about new ones, then start over."""

@@ -7,13 +7,14 @@ import signal
 import sqlite3
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignkit.annotation import AnnotationStore, Refused, guidelines_version
-from alignkit.annotation.queries import FREE_TASK
+from alignkit.annotation.queries import FREE_TASK, HELD_TASK
 from alignkit.errors import UserError
 from alignkit.records import Annotator, Candidate, Instructions, Judgement, Pairwise, Rating, Sampling, Task
 
@@ -343,13 +344,8 @@ class TestStanding:
         gold = make_task("gold", overlap=1000).model_copy(update={"gold": Pairwise(a="gold-a", b="gold-b", p_a=1.0)})
         store.publish("one", "pairwise", [*tasks[:2], gold, *tasks[2:]])
         store.publish("two", "pairwise", [make_task("else")])
-        asked = []
-        for _ in range(3):
-            found = store.next_task("eva")
-            assert found is not None
-            asked.append(found[0].id)
-            store.submit(answer(found[0], "eva", f"eva-{found[0].id}"))
-        assert asked == ["t0", "t1", "gold"]
+        for task in (tasks[0], tasks[1], gold):
+            store.submit(answer(task, "eva", f"eva-{task.id}"))
         for who in ("ben", "zoe"):
             store.submit(answer(gold, who, f"{who}-gold"))
         store.submit(answer(tasks[0], "ben", "ben-t0"))
@@ -360,6 +356,19 @@ class TestStanding:
         assert store.workload("one", "ben") == (2, 2)
         assert store.workload("one", "new") == (0, 4)
         assert store.answered("two", "eva") == 0
+
+    def test_what_is_withdrawn_does_not_count(self, store: AnnotationStore) -> None:
+        tasks = [make_task(f"t{n}", overlap=2) for n in range(3)]
+        store.publish("one", "pairwise", tasks)
+        for who, task in (("eva", 0), ("ben", 0), ("eva", 1)):
+            store.submit(answer(tasks[task], who, f"{who}-{task}"))
+        assert store.progress("one", "eva") == (3, 1, 3, 2)
+        store.ask("one", {"t1": 2, "t2": 2})
+        assert store.progress("one", "eva") == (2, 0, 1, 1)
+        assert store.workload("one", "eva") == (1, 1)
+        assert store.workload("one", "ben") == (0, 2)
+        store.ask("one", {})  # finished: all of it is what was asked
+        assert store.progress("one", "eva") == (3, 3, 3, 2)
 
     def test_the_maintained_counts_are_those_of_the_judgements(self, store: AnnotationStore) -> None:
         rng = random.Random(1)
@@ -380,6 +389,77 @@ class TestStanding:
             assert dict(connection.execute("SELECT id, answers FROM tasks")) == counted
         assert max(counted.values()) == 3
         assert len(newest) > 20
+
+
+class TestGold:
+    """Nobody can tell by when it comes which task is gold."""
+
+    def publish(self, store: AnnotationStore, others: int, gold: int, every: int) -> None:
+        known = Pairwise(a="a", b="b", p_a=1.0)
+        golden = [
+            make_task(f"g{n}", overlap=1000).model_copy(
+                update={"gold": known.model_copy(update={"a": f"g{n}-a", "b": f"g{n}-b"})}
+            )
+            for n in range(gold)
+        ]
+        store.publish("one", "pairwise", [*(make_task(f"t{n}") for n in range(others)), *golden])
+        store.gold_every("one", every)
+
+    def work(self, store: AnnotationStore, who: str, most: int = 1000) -> list[str]:
+        """The ids of what one annotator is asked, one after the other."""
+        asked = []
+        while len(asked) < most and (found := store.next_task(who)) is not None:
+            asked.append(found[0].id)
+            assert store.next_task(who) == found
+            store.submit(answer(found[0], who, f"{who}-{found[0].id}"))
+        return asked
+
+    def test_is_spread_over_all_of_the_work_and_never_at_its_end(self, store: AnnotationStore) -> None:
+        self.publish(store, others=100, gold=10, every=10)
+        asked = self.work(store, "eva")
+        at = [n for n, id in enumerate(asked) if id.startswith("g")]
+        assert len(at) == 10
+        assert [id for id in asked if id.startswith("t")] == [f"t{n}" for n in range(100)]
+        # before a place n there are n - i others: the i-th gold task is among the i-th ten of them
+        assert [(n - i) // 10 for i, n in enumerate(at)] == list(range(10))
+        assert len({after - before for before, after in pairwise(at)}) > 3, "a pattern to be seen"
+        assert asked[-1].startswith("t")
+        assert self.work(store, "ben") == [], "gold alone can be told"
+
+    def test_each_person_has_his_own_places_and_order(self, tmp_path: Path) -> None:
+        seen = []
+        for number, who in enumerate(("eva", "ben", "eva")):
+            store = AnnotationStore(tmp_path / f"{number}.sqlite")
+            self.publish(store, others=30, gold=6, every=5)
+            asked = self.work(store, who)
+            seen.append([(n, id) for n, id in enumerate(asked) if id.startswith("g")])
+            store.close()
+        assert seen[0] == seen[2]
+        assert [n for n, _ in seen[0]] != [n for n, _ in seen[1]]
+        assert [id for _, id in seen[0]] != [id for _, id in seen[1]]
+        assert {id for _, id in seen[0]} == {id for _, id in seen[1]} == {f"g{n}" for n in range(6)}
+
+    def test_who_comes_late_gets_no_row_of_them(self, store: AnnotationStore) -> None:
+        self.publish(store, others=100, gold=10, every=10)
+        self.work(store, "eva", most=66)
+        asked = "".join(id[0] for id in self.work(store, "ben"))
+        assert "gg" not in asked
+        assert asked.endswith("t")
+        assert 8 <= asked.count("g") <= 10, asked
+        assert "gtgtgtgtgt" not in asked, "a pattern to be seen"
+
+    def test_of_too_many_each_person_gets_others(self, store: AnnotationStore) -> None:
+        self.publish(store, others=40, gold=50, every=10)
+        got = {who: {id for id in self.work(store, who, most) if id[0] == "g"} for who, most in (("a", 22), ("b", 99))}
+        assert 1 <= len(got["a"]) <= 3
+        assert 1 <= len(got["b"]) <= 4
+        assert got["a"] != got["b"]
+
+    def test_added_later_it_comes_among_what_is_left(self, store: AnnotationStore) -> None:
+        store.publish("one", "pairwise", [make_task(f"t{n}") for n in range(20)])
+        assert self.work(store, "eva", most=10) == [f"t{n}" for n in range(10)]
+        self.publish(store, others=20, gold=4, every=5)
+        assert sorted(id for id in self.work(store, "eva") if id[0] == "g") == ["g0", "g1", "g2", "g3"]
 
 
 class TestInstructions:
@@ -419,6 +499,8 @@ class TestAnnotators:
         for impossible in ("", "  ", "x" * 61, "a\x1bb"):
             with pytest.raises(UserError, match="printable"):
                 people.add(impossible)
+        with pytest.raises(UserError, match="'eva-maria' cannot be told from 'Eva Maria'"):
+            people.add("eva-maria")
         for change in (lambda: people.renew("zoe"), lambda: people.set_active("zoe", False)):
             with pytest.raises(UserError, match="no annotator 'zoe'"):
                 change()
@@ -454,8 +536,12 @@ def test_handing_out_does_not_get_slower_with_what_is_done(store: AnnotationStor
         connection.execute("UPDATE tasks SET answers = 1 WHERE seq < 4990")
     with store._read() as connection:
         query = FREE_TASK.compile(store._database._engine)
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", ("eva", "undone", 1, 0))
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", ("eva", "undone", 0, 1, 0))
         assert "USING INDEX tasks_open" in plan.all()[0].detail
+        plan = connection.exec_driver_sql(
+            f"EXPLAIN QUERY PLAN {HELD_TASK.compile(store._database._engine)}", ("e", 1, 0)
+        )
+        assert not any("SCAN tasks" in row.detail for row in plan)
     found = store.next_task("eva")
     assert found is not None
     assert found[0].id == "t4989"

@@ -305,14 +305,18 @@ class TestAdmin:
         tasks = publish("pairwise", 3, overlap=2)
         gold = label_task("gold", ["x", "y"], overlap=9, gold=Pairwise(a="gold-0", b="gold-1", p_a=1.0))
         store.publish("r1-pairwise", "pairwise", [gold])
+        store.gold_every("r1-pairwise", 3)
         for person in (anna, ben):
-            page = person.get()
-            for _ in range(2):
-                page = person.submit(page, choice="tie")
-            page = person.submit(page, action="flag", reason="<b>odd</b>")
-            assert page.forms["/task"]["task_id"] == "gold"
-            order = presented_letters(gold, person.id)
-            person.submit(page, choice=order["gold-0" if person is anna else "gold-1"])
+            page, order, asked = person.get(), presented_letters(gold, person.id), []
+            for _ in range(4):
+                asked.append(page.forms["/task"]["task_id"])
+                if asked[-1] == "gold":
+                    page = person.submit(page, choice=order["gold-0" if person is anna else "gold-1"])
+                elif asked[-1] == tasks[2].id:
+                    page = person.submit(page, action="flag", reason="<b>odd</b>")
+                else:
+                    page = person.submit(page, choice="tie")
+            assert sorted(asked) == sorted(["gold", *(task.id for task in tasks)])
         answer = admin.get("/admin")
         assert answer.status_code == 200
         page = Page(answer.text)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from alignkit.annotation import AnnotationStore
+from alignkit.data.rows import BadRow, Rows
 from alignkit.errors import Paused, UserError
 from alignkit.records import Annotator, Binary, Candidate, Judgement, Ranking, Sampling, Task
+from alignkit_plugins.reward_human import files
 from alignkit_plugins.reward_human.config import HumanConfig
 from alignkit_plugins.reward_human.plugin import alignkit_reward_sources
-from alignkit_plugins.reward_human.source import HumanSource, Place, interleaved
+from alignkit_plugins.reward_human.source import HumanSource, Place
 
 
 def task(id: str, overlap: int = 1, count: int = 2) -> Task:
@@ -247,9 +249,10 @@ def test_everybody_gets_gold_tasks_and_nothing_learns_from_them(tmp_path: Path) 
     with pytest.raises(Paused, match="2 of 2 questions"):
         asked.annotate([task("x"), task("y")])
     store = AnnotationStore(asked.place.store)
-    assert names(store.tasks()) == ["x", "g", "y", "h"]
-    given = [answer(store, "ann") for _ in range(4)], [answer(store, "ben") for _ in range(2)]
-    assert [[names([store.task(j.task_id)[0]])[0] for j in own] for own in given] == [["x", "g", "y", "h"], ["g", "h"]]
+    given = [names([store.task(answer(store, "ann").task_id)[0]])[0] for _ in range(4)]
+    assert [given.count(name) for name in "xygh"] == [1, 1, 1, 1]
+    assert given[1::2] == ["x", "y"], "a gold task for each other one, none at the end"
+    assert store.next_task("ben") is None
     assert sorted(j.task_id for j in asked.annotate([task("x"), task("y")])) == ["x", "y"]
     store.close()
 
@@ -265,18 +268,79 @@ def test_gold_of_another_form_is_refused_before_anything_runs(tmp_path: Path) ->
         component.check(component.config.model_validate({"scale": [1, 100]}), None)  # type: ignore[arg-type]
 
 
-def test_gold_tasks_that_are_left_over_come_last() -> None:
-    tasks, golden = [task(str(n)) for n in range(3)], [task("g"), task("h")]
-    assert [t.id for t in interleaved(tasks, golden, 2)] == ["0", "1", "g", "2", "h"]
-    assert [t.id for t in interleaved([], golden, 2)] == ["g", "h"]
-
-
 def test_with_wait_the_run_stays_until_people_have_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = source(tmp_path / "judgements", wait=True)
     store = AnnotationStore(asked.place.store)
     monkeypatch.setattr("time.sleep", lambda seconds: answer(store, "ann"))
     assert sorted(j.task_id for j in asked.annotate([task("x"), task("y")])) == ["x", "y"]
     store.close()
+
+
+@pytest.mark.parametrize("cut", ["in a character", "before the end"])
+def test_with_wait_a_file_that_is_being_copied_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cut: str
+) -> None:
+    path = tmp_path / "judgements" / "a.jsonl"
+    whole = json.dumps(row("j1", "x")) + "\n" + json.dumps(row("é", "y"), ensure_ascii=False)
+    half = whole.encode()[: whole.index("é") + 1 if cut == "in a character" else -1]
+    path.parent.mkdir()
+    path.write_bytes(half)
+    naps: list[float] = []
+
+    def copied(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            path.write_text(whole)  # without a line end, but whole
+
+    monkeypatch.setattr("time.sleep", copied)
+    waiting = source(path.parent, wait=True)
+    assert [j.id for j in waiting.annotate([task("x"), task("y")])] == ["j1", "é"]
+    assert len(naps) == 2
+    said = [record.getMessage() for record in caplog.records if "not complete" in record.getMessage()]
+    assert len(said) == 1
+    assert f"{path}:2" in said[0]
+    path.write_bytes(half)
+    with pytest.raises(UserError) as caught:
+        ids(path.parent, task("x"), task("y"))
+    assert caught.value.where == f"{path}:2"
+
+
+@pytest.mark.parametrize("damaged", ["{broken\n", json.dumps(row("j1", "x", p_a=2.0))])
+def test_with_wait_what_is_written_to_its_end_and_damaged_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits for what will not come"))
+    path = write(tmp_path / "judgements" / "a.jsonl", row("j0", "x"), damaged)
+    with pytest.raises(UserError) as caught:
+        ids(path.parent, task("x"), wait=True)
+    assert caught.value.where == f"{path}:2"
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "judgements" / "a.jsonl", '{"id": "j1", ')
+    before = files.read_rows
+
+    def slowly(name: str) -> Any:
+        found = list_or_error(before, name)
+        write(path, row("j1", "x"), row("j2", "y"))  # by the time that the reader looks, the line is whole
+        return found
+
+    monkeypatch.setattr(files, "read_rows", slowly)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert ids(path.parent, task("x"), task("y"), wait=True) == ["j1", "j2"]
+
+
+def list_or_error(read: Any, name: str) -> Any:
+    """What `read` gives, to its end."""
+    found: list[Any] = []
+    rows = read(name)
+    while True:
+        try:
+            found.append(next(rows))
+        except StopIteration:
+            return iter(found)
+        except BadRow as bad:
+            return Rows(iter([*found, bad]))
 
 
 def test_a_skipped_question_waits_for_the_others(tmp_path: Path) -> None:
@@ -407,7 +471,7 @@ def test_a_corrected_gold_answer_replaces_the_old_one(tmp_path: Path) -> None:
             asked.annotate([task("x")])
     store = AnnotationStore(asked.place.store)
     handed = [store.task(answer(store, "ann").task_id)[0].gold for _ in range(2)]
-    assert handed == [None, Ranking(groups=(("g0",), ("g1",)))]
+    assert handed == [Ranking(groups=(("g0",), ("g1",))), None]
     store.close()
 
 

@@ -8,12 +8,12 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from alignkit import Component, UserError, hookimpl
 from alignkit.batches import Rollout
-from alignkit.components import NoConfig
+from alignkit.components import Config, NoConfig
 from alignkit.data.store import write_records
 from alignkit.engine import run_recipe
 from alignkit.feedback import judgements_hash
@@ -72,6 +72,12 @@ class Sure:
         return torch.tensor([s * len(t) for s, t in zip(scale, rollout.texts, strict=True)])
 
 
+class ModelConfig(Config):
+    """Names a folder that must be there when the source is built."""
+
+    model: str = Field(description="@step")
+
+
 class Make:
     """A step that leaves prompts."""
 
@@ -96,8 +102,11 @@ class Plugin:
 
     @hookimpl
     def alignkit_reward_sources(self) -> list[Component]:
-        """`longest` and `sure`."""
+        """`longest`, `sure`, and `sure_model`, which needs a step's folder."""
         found: list[Component] = [Component("longest", lambda config, context: Longest(), NoConfig)]
+        found.append(
+            Component("sure_model", lambda config, context: context.resolve(config.model) and Sure(), ModelConfig)
+        )
         return [*found, Component("sure", lambda config, context: Sure(), NoConfig)]
 
     @hookimpl
@@ -164,6 +173,18 @@ def test_from_the_second_round_the_prompts_that_the_scores_leave_open_are_asked(
     assert prompts_of(folder, 2) == [PROMPTS[3], PROMPTS[5], PROMPTS[7]], "of prompts 3 to 8"
     figures = json.loads((folder / "summary.json").read_text())["rounds"][1]["feedback"]["labels"]
     assert figures["prompts_not_chosen"] == 3
+
+
+def test_what_cannot_choose_is_found_out_before_anything_is_sampled(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="choose_by needs scores, and reward source 'longest' gives judgements"):
+        run(tmp_path, SAMPLED + ", limit: 3, choose_by: longest", rounds=2)
+    assert not (tmp_path / "runs/small/r1/02-labels/tasks.jsonl").exists()
+
+
+def test_what_only_the_first_round_makes_chooses_from_the_second_on(tmp_path: Path) -> None:
+    chosen = ', limit: 3, pool: 2, choose_by: {name: sure_model, model: "@later"}'
+    folder = run(tmp_path, SAMPLED + chosen, "{id: later, step: make, each_round: true}", rounds=2)
+    assert prompts_of(folder, 2) == [PROMPTS[3], PROMPTS[5], PROMPTS[7]]
 
 
 def test_choose_by_may_name_a_later_step_other_options_may_not(tmp_path: Path) -> None:

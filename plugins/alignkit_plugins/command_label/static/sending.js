@@ -2,7 +2,11 @@
 // is stored once, however often it arrives.
 "use strict";
 
-const sending = { form: null, button: null, tries: 0, timer: 0 };
+const sending = { form: null, button: null, tries: 0, faults: 0, timer: 0 };
+// What a proxy says while the server behind it is away.
+const AWAY = [0, 502, 503, 504];
+// A server that is there and fails will hardly do better the fourth time: then somebody has to look at it.
+const MOST_FAULTS = 3;
 
 function notice(text, label, act) {
   const box = document.getElementById("notice"), button = document.getElementById("notice-action");
@@ -25,7 +29,7 @@ function sendAgain() {
 function sent() {
   clearTimeout(sending.timer);
   if (sending.form) sending.form.inert = false;
-  Object.assign(sending, { form: null, button: null, tries: 0, timer: 0 });
+  Object.assign(sending, { form: null, button: null, tries: 0, faults: 0, timer: 0 });
   notice("");
 }
 
@@ -43,6 +47,12 @@ function failed(form, text, retry) {
   sending.timer = setTimeout(sendAgain, seconds * 1000);
 }
 
+function faulty(form) {
+  sending.faults += 1;
+  if (sending.faults < MOST_FAULTS) return failed(form, "The server has a fault. Your answer is kept here.", true);
+  failed(form, "The server fails each time, so your answer is not sent by itself any more. It is kept here: leave this page open, tell who invited you, and send it again later.", false);
+}
+
 document.addEventListener("submit", (event) => { sending.button = event.submitter; }, true);
 
 document.addEventListener("htmx:afterRequest", (event) => {
@@ -56,7 +66,8 @@ document.addEventListener("htmx:afterRequest", (event) => {
     return;
   }
   clearTimeout(sending.timer);
-  if (status === 0 || status >= 500) failed(form, "The server cannot be reached. Your answer is kept here.", true);
+  if (AWAY.includes(status)) failed(form, "The server cannot be reached. Your answer is kept here.", true);
+  else if (status >= 500) faulty(form);
   else if (status === 403) failed(form, "You are logged out. Open your invite link in another tab, then send again.", false);
   else if (status === 413 || status === 400) failed(form, "The server did not take this: it is too long or damaged. It is kept here.", false);
   else sent();
