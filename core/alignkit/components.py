@@ -27,6 +27,8 @@ Kind = Literal[
     "command",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# Names that recipes give a meaning of their own, so no component can have them.
+RECIPE_WORDS: dict[Kind, tuple[str, ...]] = {"kernel": ("auto", "eager")}
 
 
 class Config(BaseModel):

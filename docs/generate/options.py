@@ -6,18 +6,8 @@ from typing import Any
 
 from mkdocs.structure.files import File
 
-# Kinds whose components get their options from a recipe. A kernel is named there, without options.
-KINDS = (
-    "policy",
-    "reward_source",
-    "advantage",
-    "optimizer_stage",
-    "step",
-    "sampler",
-    "data_format",
-    "kernel",
-    "tracker",
-)
+# No recipe names a component of these kinds.
+OUTSIDE_RECIPES = ("launcher", "command")
 # What the recipe does without a key, where the model's empty default stands for something else.
 SAID_DEFAULTS = {"trackers": "those meant for every run"}
 RECIPE_MARK = "<!-- options of the recipe -->"
@@ -25,11 +15,12 @@ RECIPE_MARK = "<!-- options of the recipe -->"
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages."""
+    from alignkit.components import KINDS
     from alignkit.manager import PluginManager
 
     manager = PluginManager()
     manager.load()
-    for kind in KINDS:
+    for kind in (kind for kind in KINDS if kind not in OUTSIDE_RECIPES):
         files.append(File.generated(config, f"reference/options/{kind}.md", content="\n".join(page(manager, kind))))
     return files
 

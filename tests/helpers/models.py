@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from alignkit.batches import Row, TokenBatch
 from alignkit.modeling import folders
 from alignkit.modeling.encoding import TextEncoder
 from alignkit.modeling.scorer import SequenceScorer
-from alignkit.testing.tiny import CORPUS, SIZE
+from alignkit.testing.tiny import BOS, EOS, PAD, SIZE, tiny_tokenizer
 from alignkit_plugins.policy_causal_lm.policy import CausalLM
 from alignkit_plugins.policy_causal_lm.tokenizer import CHATML
 
-PAD, BOS, EOS, EXTRA = "<pad>", "<s>", "</s>", "<stop>"
-TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+EXTRA, TURN_START, TURN_END = "<stop>", "<|im_start|>", "<|im_end|>"
 SIZES: dict[str, dict[str, Any]] = {
     "llama": SIZE,
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
@@ -26,27 +24,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 def make_tokenizer(chat: bool = False, pad: str | None = PAD, template: str = CHATML) -> Any:
     """Byte-level BPE of 300 entries. `pad` may be None or EOS. With `chat`: a template and no start token."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=[PAD, BOS, EOS, EXTRA, TURN_START, TURN_END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(CORPUS * 4, trainer)
-    if not chat:
-        start = [(BOS, tokenizer.token_to_id(BOS))]
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=start)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, clean_up_tokenization_spaces=False
-    )
-    if pad is not None:
-        fast.pad_token = pad
-    if chat:
-        fast.chat_template = template
-    return fast
+    return tiny_tokenizer(chat, (PAD, BOS, EOS, EXTRA, TURN_START, TURN_END), pad, template)
 
 
 def make_policy(

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from alignkit.components import Kind
+from alignkit.components import RECIPE_WORDS, Kind
 from alignkit.files import digest, fingerprint
 from alignkit.manager import PluginManager
 from alignkit.recipe.check import references, resolve, slots
@@ -79,7 +79,7 @@ def component_versions(manager: PluginManager, kind: Kind, spec: ComponentSpec) 
 
 def kernel_version(manager: PluginManager, name: str) -> dict[str, str]:
     """The same for the recipe's kernel, if it names one."""
-    if name in ("auto", "eager"):
+    if name in RECIPE_WORDS["kernel"]:
         return {}
     registered = manager.get("kernel", name)
     return {f"kernel:{registered.reference}": registered.version}

@@ -7,14 +7,12 @@ import pluggy
 from pydantic import BaseModel
 
 from alignkit import components
-from alignkit.components import Component, Kind
+from alignkit.components import RECIPE_WORDS, Component, Kind
 from alignkit.errors import did_you_mean
 from alignkit.hookspecs import HOOKSPEC_CLASSES, PROJECT_NAME
 
 # Keys a recipe uses itself: a component whose options have such a name could never be given it.
 RECIPE_KEYS = {"step": ("name", "id", "step", "each_round")}
-# Words that mean something else where a recipe could name a component of the kind.
-RECIPE_WORDS: dict[Kind, tuple[str, ...]] = {"kernel": ("auto", "eager")}
 
 
 class Refusal(ValueError):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from alignkit.code import require_allowed
-from alignkit.components import Kind
+from alignkit.components import RECIPE_WORDS, Kind
 from alignkit.errors import UserError, did_you_mean
 from alignkit.manager import PluginManager, Registered
 from alignkit.recipe.deprecated import warn_of_deprecated
@@ -178,7 +178,7 @@ def check_recipe(recipe: Recipe, manager: PluginManager, lines: Lines, allowed: 
     resolve(manager, "policy", recipe.policy, lines, ("policy",), allowed)
     for i, tracker in enumerate(chosen_trackers(recipe, manager)):
         resolve(manager, "tracker", tracker, lines, ("trackers", i), allowed)
-    if recipe.kernels not in ("auto", "eager"):
+    if recipe.kernels not in RECIPE_WORDS["kernel"]:
         manager.get("kernel", recipe.kernels, where=lines.at(("kernels",)))
     ids = [s.id for s in recipe.steps]
     for text, path in references(recipe.policy.options):

@@ -8,11 +8,10 @@ from importlib.util import find_spec
 
 import yaml
 
-from alignkit.components import Kind
+from alignkit.components import RECIPE_WORDS, Kind
 from alignkit.errors import UserError
 from alignkit.manager import PluginManager
 from alignkit.manager.local import LOCAL_DISTRIBUTION
-from alignkit.manager.refusal import RECIPE_WORDS
 
 PREFIX = "alignkit-"
 # With longer names the generated import lines would grow over 120 characters.

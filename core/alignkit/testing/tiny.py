@@ -43,14 +43,22 @@ SIZE: dict[str, Any] = {
 }
 
 
-def tiny_tokenizer(chat: bool = False) -> Any:
-    """A byte-level BPE of 300 entries that encodes any text. With `chat`: a template and no start token."""
+def tiny_tokenizer(
+    chat: bool = False,
+    special: Sequence[str] = (PAD, BOS, EOS, TURN_START, TURN_END),
+    pad: str | None = PAD,
+    template: str = CHAT_TEMPLATE,
+) -> Any:
+    """A byte-level BPE of 300 entries that encodes any text. With `chat`: `template` and no start token.
+
+    `special`: tokens that are never cut, `BOS` and `EOS` among them; `pad` may be one of them or None.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=300,
-        special_tokens=[PAD, BOS, EOS, TURN_START, TURN_END],
+        special_tokens=list(special),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -59,10 +67,12 @@ def tiny_tokenizer(chat: bool = False) -> Any:
         start = [(BOS, tokenizer.token_to_id(BOS))]
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=start)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, clean_up_tokenization_spaces=False
     )
+    if pad is not None:
+        fast.pad_token = pad
     if chat:
-        fast.chat_template = CHAT_TEMPLATE
+        fast.chat_template = template
     return fast
 
 
