@@ -41,6 +41,9 @@ def compiled(op: Callable[..., Any]) -> Callable[..., Any]:
     A number that is a variable may be replaced by another call's where it bounds a `clamp`, without a word
     (pytorch/pytorch issue 194976): the clip range would be a wrong one. Of the numbers only the KL coefficient changes
     in a run, so it becomes a tensor.
+
+    The backward pass is traced under the autocast that is on around the call, and would narrow what the op keeps in
+    float32; the ops are alike with and without it, so it is off.
     """
     function = torch.compile(op, dynamic=True)
 
@@ -49,7 +52,8 @@ def compiled(op: Callable[..., Any]) -> Callable[..., Any]:
         term = options.get("kl")
         if isinstance(term, KLTerm):
             options["kl"] = KLTerm(cast("float", torch.as_tensor(term.coef)), term.estimator, term.gradient)
-        with torch._dynamo.config.patch(specialize_float=True):
+        device = next(x.device for x in (*arguments, *options.values()) if isinstance(x, torch.Tensor))
+        with torch.autocast(device.type, enabled=False), torch._dynamo.config.patch(specialize_float=True):
             return function(*arguments, **options)
 
     return call
