@@ -1,6 +1,5 @@
 """The command line. Each command lives in `alignkit.commands`; torch is imported only by those that need it."""
 
-import errno
 import signal
 import sys
 from types import FrameType
@@ -11,8 +10,10 @@ import click
 from alignkit import __version__
 from alignkit.deprecations import show_deprecations
 from alignkit.errors import AlignkitError, Terminated, out_of_memory, said_by
+from alignkit.redact import redact
+from alignkit.terminal import say, show_bug
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 AGAIN = "run the same command again (without --from) to go on"
 COMMANDS = ("run", "check", "plugins", "new", "schema", "report")
 
@@ -67,6 +68,7 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into a message and an exit status."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.excepthook = show_bug
     show_deprecations()
     try:
         status = cli.main(args=argv, prog_name="alignkit", standalone_mode=False)
@@ -78,28 +80,31 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _fail(f"interrupted; {AGAIN}", INTERRUPTED)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Terminated as error:
+        _fail(f"terminated; {AGAIN}", int(error.code or 0))
+    except Exception as error:
+        fault = _machines_fault(error)
+        if fault is None:
             raise
-        _fail(
-            f"error: the disk is full: {error.filename or ''}\n  -> free space and run the same command again",
-            4,
-        )
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        _fail("error: out of memory\n  -> lower batch_size, micro_batch_tokens or max_length", 4)
+        _fail(f"error: {fault}", fault.exit_status)
     if isinstance(status, int):  # click hands back what ctx.exit(status) was given
         sys.exit(status)
 
 
+def _machines_fault(error: Exception) -> AlignkitError | None:
+    """The message for a lack of memory or a disk that refuses, outside of a run too; None for any other error."""
+    from alignkit.engine.memory import memory_fault
+    from alignkit.engine.storage import storage_error
+
+    return storage_error(error) or (memory_fault(error) if out_of_memory(error) else None)
+
+
 def _terminate(signum: int, frame: FrameType | None) -> Any:
-    click.echo(f"terminated; {AGAIN}", err=True)
-    raise Terminated(TERMINATED)
+    raise Terminated
 
 
 def _fail(message: str, status: int) -> None:
-    click.echo(message, err=True)
+    say(redact(message), err=True)
     sys.exit(status)
 
 

@@ -6,6 +6,9 @@ from functools import cache
 from rich.console import Console
 from rich.logging import RichHandler
 
+from alignkit.redact import redact
+from alignkit.terminal import printable
+
 
 @cache
 def console() -> Console:
@@ -13,10 +16,17 @@ def console() -> Console:
     return Console(stderr=True)
 
 
+class _Plain(logging.Formatter):
+    """Messages and tracebacks without secrets, and without what would steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(redact(super().format(record)))
+
+
 def set_up_logging(verbose: bool = False) -> None:
     """Log lines through the shared console."""
     handler = RichHandler(console=console(), show_level=False, show_path=False, markup=False, log_time_format="%X")
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Plain("%(message)s"))
     logger = logging.getLogger("alignkit")
     logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -18,6 +18,7 @@ from alignkit.records import Demonstration, LabelledCompletion, PreferencePair, 
 if TYPE_CHECKING:
     import torch
 
+    from alignkit.checkpoints import Checkpoints
     from alignkit.ops import Ops
 
 logger = logging.getLogger("alignkit")
@@ -95,6 +96,21 @@ class StepContext(BuildContext):
     folder: Path = Path()
     previous_folder: Path | None = None
     trackers: Sequence[Tracker] = field(default_factory=tuple)
+    kept_checkpoints: "Checkpoints | None" = None
+    # Further models of the step, part -> path inside its folder: a `training.keeping.Keeper` names them, the step gives
+    # them out among its outputs.
+    kept: dict[str, str] = field(default_factory=dict)
+    # What was left out while the step worked, by name: for its summary.
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> "Checkpoints":
+        """The step's checkpoints: `with context.checkpoints.loop() as loop: …`."""
+        from alignkit.checkpoints import Checkpoints
+
+        if self.kept_checkpoints is None:  # a context that no engine made
+            self.kept_checkpoints = Checkpoints(self.folder / "checkpoints", trackers=self.trackers)
+        return self.kept_checkpoints
 
     def start_progress(self, total: int | None, unit: str = "step") -> None:
         """Tell the trackers how much work follows."""
@@ -102,7 +118,9 @@ class StepContext(BuildContext):
             tracker.start(self.step_id, total, unit)
 
     def log(self, index: int, metrics: Metrics) -> None:
-        """Hand one row of metrics to the trackers."""
+        """Hand one row of metrics to the trackers, if it is new (see `Checkpoints.repeating`)."""
+        if self.checkpoints.repeating:
+            return
         for tracker in self.trackers:
             tracker.log(self.step_id, index, metrics)
 

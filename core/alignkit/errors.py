@@ -3,24 +3,30 @@
 0 done · 1 our bug (any other exception) · 2 the user's mistake · 3 paused for labels · 4 stopped by a fault.
 """
 
+import errno
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+from alignkit.redact import redact
 
 
 class AlignkitError(Exception):
     """Base of all errors that are shown as a message, without a traceback.
 
-    `what` says what is wrong, `where` names file, line or key, `hint` what to do about it.
+    `what` says what is wrong, `where` names file, line or key, `hint` what to do about it. Secrets are masked.
     """
 
     exit_status = 1
 
     def __init__(self, what: str, *, where: str | Path | None = None, hint: str | None = None) -> None:
+        what = redact(what)
         super().__init__(what)
         self.what = what
-        self.where = str(where) if where is not None else None
-        self.hint = hint
+        self.where = redact(str(where)) if where is not None else None
+        self.hint = redact(hint) if hint is not None else None
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -47,7 +53,13 @@ class Fault(AlignkitError):
 
 
 class Terminated(SystemExit):
-    """The process was told to end. Apart from any other SystemExit, which a plugin may raise by calling sys.exit."""
+    """The process was told to end by a signal, SIGTERM if none is given; the exit status is 128 + its number.
+
+    Apart from any other SystemExit, which a plugin may raise by calling sys.exit.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(128 + number)
 
 
 # What passes through the nets that keep a plugin's failures to itself.
@@ -75,8 +87,45 @@ def said_by(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
+# What libraries say that have no exception of their own for it.
+NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
+)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """torch has its own error on CUDA and a plain RuntimeError on the CPU; torch need not be imported here."""
     torch: Any = sys.modules.get("torch")
-    own = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return own or isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in said_by(error)
+    if (torch is not None and isinstance(error, torch.OutOfMemoryError)) or isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(text in said_by(error) for text in NO_MEMORY)
+
+
+# The machine refuses to store or open something, whatever the program does.
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE)
+SQLITE = {"SQLITE_FULL": errno.ENOSPC, "SQLITE_READONLY": errno.EROFS, "SQLITE_IOERR": errno.EIO}
+
+
+def storage_errno(error: BaseException) -> int | None:
+    """The number in `STORAGE` that the error stands for, or None.
+
+    Libraries written in Rust (safetensors, tokenizers) say it in the message only, sqlite has names of its own.
+    """
+    found: int | None = None
+    if isinstance(error, OSError):
+        found = error.errno
+    elif isinstance(error, Exception) and not isinstance(error, AlignkitError):
+        said = re.search(r"\(os error (\d+)\)", said_by(error))
+        found = int(said.group(1)) if said else None
+        for name, number in SQLITE.items():
+            if str(getattr(error, "sqlite_errorname", "")).startswith(name):
+                found = number
+    if found in (errno.EACCES, errno.EPERM) and isinstance(error, OSError) and error.filename is None:
+        return None  # of something that is no file: a socket, a process
+    return found if found in STORAGE else None

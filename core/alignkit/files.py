@@ -6,11 +6,15 @@ import math
 import numbers
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from alignkit.errors import UserError
+from alignkit.redact import redacted
 
 # Weights of large models are identified by size and time: hashing 15 GB before each start would take half a minute.
 HASHED_BYTES = 256 * 1024 * 1024
@@ -32,8 +36,11 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
         os.umask(umask)
         Path(temp).chmod(0o666 & ~umask)
         Path(temp).replace(path)
-    except BaseException:
+        sync(path.parent)
+    except BaseException as error:
         Path(temp).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write that fails does not say into which file
         raise
 
 
@@ -46,6 +53,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temp.mkdir(parents=True)
     try:
         yield temp
+        for file in temp.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                sync(file)
+        sync(temp)
     except BaseException:
         shutil.rmtree(temp, ignore_errors=True)
         raise
@@ -53,7 +64,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     if path.exists():
         path.replace(old)
     temp.replace(path)
+    sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder that readers know by its name: it is away at once, however long its files take."""
+    away = path.with_name(f".{path.name}.away{TEMP}")
+    shutil.rmtree(away, ignore_errors=True)
+    path.replace(away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def remove_left_overs(folder: Path) -> None:
@@ -65,16 +94,47 @@ def remove_left_overs(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def require_plain_files(folder: Path) -> None:
+    """Raise UserError if a link below `folder` leads out of it, or something is no file; `folder` itself may be a link.
+
+    In a run's folder that somebody else made, such a link would lead what is written, removed or shown elsewhere, and
+    a pipe would hold up whoever reads it. alignkit makes neither.
+    """
+    inside = folder.resolve()
+    for place, names, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*names, *files)):
+            try:
+                mode = path.lstat().st_mode
+                leads_out = stat.S_ISLNK(mode) and not path.resolve().is_relative_to(inside)
+            except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+                if isinstance(error, FileNotFoundError):  # removed in the meantime
+                    continue
+                mode, leads_out = stat.S_IFLNK, True
+            if leads_out:
+                raise UserError(
+                    "a link in the run's folder leads out of it",
+                    where=path,
+                    hint="move a run's folder whole (output=FOLDER); if the link is not yours, trust nothing here",
+                )
+            if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                raise UserError(
+                    "something in the run's folder is neither file nor folder", where=path, hint="remove it"
+                )
+
+
 def write_json(path: Path, data: Any) -> None:
-    """Indented JSON, written atomically. NaN and infinity become null, as JSON has neither."""
+    """Indented JSON, written atomically. NaN and infinity become null, as JSON has neither; secrets are masked."""
     with atomic_write(path) as file:
-        json.dump(json_safe(data), file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump(redacted(json_safe(data)), file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON of a file that alignkit wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Parsed JSON of a file that alignkit wrote. Raises ValueError for anything else, however deep it is nested."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def json_safe(data: Any) -> Any:

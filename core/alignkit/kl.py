@@ -13,10 +13,12 @@ earlier tokens did to reach the state.
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
+
+from alignkit.protocols import State
 
 # exp(20) is beyond any useful ratio and still finite in float32 after multiplication with an advantage.
 MAX_LOG_RATIO = 20.0
@@ -74,3 +76,11 @@ class AdaptiveKL:
             return
         error = min(max(kl / self.target - 1, -0.2), 0.2)
         self.coef *= 1 + error * episodes / self.horizon
+
+    def state(self) -> dict[str, float]:
+        """The coefficient."""
+        return {"coef": self.coef}
+
+    def restore(self, state: State) -> None:
+        """Take over a `state()`."""
+        self.coef = float(cast("float", state["coef"]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from alignkit.context import StepContext
     from alignkit.data.store import RecordFile
     from alignkit.kl import KLTerm
+    from alignkit.preflight import DataView, Finding
     from alignkit.records import Content, Judgement, Prompt, Record, Sampling, Task
 
 Metrics = Mapping[str, float]
+State: TypeAlias = "Mapping[str, Tensor | str | int | float | bool | None]"
+"""A snapshot of something: flat, tensors and plain values, so that safetensors and JSON hold it."""
 
 
 @runtime_checkable
@@ -144,6 +147,21 @@ class ReportsAnnotation(Protocol):
         ...
 
 
+@runtime_checkable
+class TaskByTask(Protocol):
+    """A source of judgements that comes to the tasks one after the other.
+
+    With `task_by_task`, `annotate` yields all judgements of a task before the first of the next, in the order of the
+    tasks, and what it says of one does not depend on which others it is asked about. `collect` writes them down as they
+    come, and a run that goes on asks about the tasks that are left. Any other source is asked about all of them again.
+    """
+
+    @property
+    def task_by_task(self) -> bool:
+        """Whether it does."""
+        ...
+
+
 class Whitening(NamedTuple):
     """How advantages are brought to mean 0 and variance 1 over the batch; see `alignkit.masked.whiten`."""
 
@@ -179,6 +197,38 @@ class Advantage(Protocol):
         `values_BT` are the critic's; with `needs.greedy_baseline` the score of the prompt's greedy completion at each
         token; else None.
         """
+        ...
+
+
+@runtime_checkable
+class Examines(Protocol):
+    """A step or optimizer stage that can say before its work what is likely to be wrong with it.
+
+    Called by `alignkit check` and before a run as far as the inputs are there, and again right before the step runs. It
+    is quick (it looks at a sample, and says how large that is), changes nothing, and leaves no model in memory. The
+    first input that is not there yet (`context.resolve`, `context.records`) ends it; what it said until then counts.
+    """
+
+    def examine(self, context: "StepContext") -> "Iterable[Finding]":
+        """Findings with a code of `alignkit.preflight.CODES`, each at an option of its own or at a file."""
+        ...
+
+
+@runtime_checkable
+class Previews(Protocol):
+    """A step that can show the beginning of its result before it has run, for later steps to be looked at with."""
+
+    def preview(self, context: "StepContext") -> "Mapping[str, Sequence[Record]]":
+        """Part -> its first records; quick, and without a trace. Parts that are not known yet are left out."""
+        ...
+
+
+@runtime_checkable
+class ExaminesData(Protocol):
+    """A data stage that also looks at rows of its data, as the model that it starts from reads them."""
+
+    def examine_data(self, view: "DataView") -> "Iterable[Finding]":
+        """Findings about the rows: cut, without an end token, unlike what the model was made for."""
         ...
 
 
@@ -230,13 +280,15 @@ class Resumable(Protocol):
 
     The weights of the models that it changes are no part of its state: whoever takes it up gives those back first. A
     rollout stage is then made anew, started, restored, and its next update is bit for bit what it would have been.
+    Other parts of the alignment loop (reward source, estimator, sampler, monitors) and trackers that satisfy it are
+    saved and put back as well.
     """
 
-    def state(self) -> "Mapping[str, Tensor | str | int | float | bool | None]":
-        """A snapshot: flat, tensors and plain values, so that safetensors and JSON hold it and nothing is pickled."""
+    def state(self) -> State:
+        """A snapshot, of which nothing changes later."""
         ...
 
-    def restore(self, state: "Mapping[str, Tensor | str | int | float | bool | None]") -> None:
+    def restore(self, state: State) -> None:
         """Take over a `state()`. Raises UserError for one of another model."""
         ...
 
@@ -257,6 +309,15 @@ class RolloutStage(Resumable, Protocol):
 
     def update(self, experience: Experience) -> dict[str, float]:
         """Change policy (and critic) by one batch; return metrics."""
+        ...
+
+
+@runtime_checkable
+class PassesOver(Protocol):
+    """A rollout stage whose schedules count updates that were planned, whether they come or not."""
+
+    def pass_over(self) -> None:
+        """The batch of this iteration was left out: go on as after an `update` that changed no weight."""
         ...
 
 

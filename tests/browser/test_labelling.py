@@ -13,7 +13,7 @@ from helpers.label_hands import COUNT_EVENTS, Hands, Keyboard, Mouse
 from helpers.label_server import FORMS, LabelServer, make_store, publish
 from helpers.label_watch import Watch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.concurrent]
 
 SKIPPED, SKIPPED_AND_UNDONE, FLAGGED, UNDONE, COUNT = 4, 8, 11, 15, 22
 OpenPage = Callable[..., Page]
@@ -231,6 +231,34 @@ def test_a_server_that_fails_is_asked_three_times(tmp_path: Path, open_page: Ope
         page.get_by_role("button", name="Send again").click()
         hands.wait(leaving)
         expect(notice).to_be_hidden()
+    (found,) = stored(tmp_path)
+    assert found.payload == payload("critique", tasks[0], choice)
+
+
+def test_a_server_that_cannot_write_is_asked_until_it_can(tmp_path: Path, open_page: OpenPage) -> None:
+    """The page says what is wrong, keeps the answer and sends it again; nobody has to press anything."""
+    tasks = make_store(tmp_path, "critique", 1)
+    choice = decide("critique", tasks[0])
+    with LabelServer(tmp_path / "annotations.sqlite") as server:
+        page = open_page(server.links["anna"])
+        hands = Mouse(page, "critique")
+        leaving = hands.leaving()
+        asked: list[int] = []
+
+        def full(route: Route) -> None:
+            asked.append(len(asked))
+            route.fulfill(status=507, body="the disk is full")
+
+        page.route("**/task", full, times=3)  # a server with a fault would not be asked again
+        hands.choose(choice)
+        hands.by("submit").click()
+        notice = page.get_by_test_id("notice")
+        expect(notice).to_contain_text("cannot store answers at the moment")
+        expect(notice).to_contain_text("kept here")
+        assert hands.by("critique-text").input_value() == choice.words
+        hands.wait(leaving)
+        expect(notice).to_be_hidden()
+        assert len(asked) == 3
     (found,) = stored(tmp_path)
     assert found.payload == payload("critique", tasks[0], choice)
 

@@ -14,7 +14,7 @@ from helpers.label_pages import label_task
 from helpers.label_server import CANDIDATES, FORMS, LabelServer, make_store, publish
 from helpers.label_watch import Watch
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.concurrent]
 
 OpenPage = Callable[..., Page]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 360, "height": 740}

@@ -70,7 +70,13 @@ class Source:
 FAILED: dict[str, Any] = {"payload": None, "status": "api_error"}
 
 
-class Reporting(Source):
+class InTurn(Source):
+    """Says that it judges task by task."""
+
+    task_by_task = True
+
+
+class Reporting(InTurn):
     """Has figures: `state["figures"]`."""
 
     def annotation_figures(self) -> Mapping[str, Any]:
@@ -117,6 +123,14 @@ def repeats_itself(source: Source, tasks: Sequence[Task]) -> Iterator[Judgement]
 
 def three_annotators(source: Source, tasks: Sequence[Task]) -> Iterator[Judgement]:
     return (judged(task, ranked(task), turn) for task in tasks for turn in range(3))
+
+
+def annotator_by_annotator(source: Source, tasks: Sequence[Task]) -> Iterator[Judgement]:
+    return (judged(task, ranked(task), turn) for turn in range(2) for task in tasks)
+
+
+def last_task_first(source: Source, tasks: Sequence[Task]) -> Iterator[Judgement]:
+    return sound(tasks[::-1])
 
 
 def warms_up(source: Source, tasks: Sequence[Task]) -> Iterator[Judgement]:
@@ -240,6 +254,8 @@ FAULTS = [
     fault("test_hostile_texts", rated_against_the_longest, "scale"),
     fault("test_order_of_candidates", per_task(lambda t: judged(t, [[c.id] for c in t.candidates]))),
     fault("test_a_task_is_judged_by_itself", one_generator),
+    fault("test_task_by_task", annotator_by_annotator, "annotators", InTurn),
+    fault("test_task_by_task", last_task_first, "backwards", InTurn),
     fault("test_same_seed_same_judgements", fresh_ids, "ids"),
     fault("test_same_seed_same_judgements", global_dice, "dice"),
     fault("test_judgements_become_pairs", per_task(lambda t: judged(t, ranked(t), payload=None, status="skipped"))),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alignkit import Component
 from alignkit.batches import Row, TokenBatch
+from alignkit.checkpoints import module_state, prefixed, restore_module, under
 from alignkit.components import Config
 from alignkit.errors import Fault as RunFault
 from alignkit.errors import UserError
@@ -44,17 +45,21 @@ class Sound:
         adam = torch.optim.Adam(self.policy.module.parameters(), lr=2e-3)
         self.announce(self.epochs * math.ceil(len(rows) / 8))
         generator = self.generator(task.context.seed)
-        step = 0
-        for _ in range(self.epochs):
-            order = torch.randperm(len(rows), generator=generator).tolist()
-            for batch in (order[i : i + 8] for i in range(0, len(order), 8)):
-                loss = self.learn([rows[i] for i in batch])
-                self.check(loss)
-                self.step(adam, len(batch))
-                step += 1
-                self.log(step, loss)
+        orders = [torch.randperm(len(rows), generator=generator).tolist() for _ in range(self.epochs)]
+        batches = [order[i : i + 8] for order in orders for i in range(0, len(order), 8)]
+        self.train(adam, [[rows[i] for i in batch] for batch in batches])
         self.save(task.context.folder / "model")
-        return self.summary(step)
+        return self.summary(len(batches))
+
+    def train(self, adam: Any, batches: Sequence[Sequence[Row]]) -> None:
+        for number, batch in enumerate(batches, 1):
+            self.one(adam, number, batch)
+
+    def one(self, adam: Any, number: int, batch: Sequence[Row]) -> None:
+        loss = self.learn(batch)
+        self.check(loss)
+        self.step(adam, len(batch))
+        self.log(number, loss)
 
     def rows(self, records: Any) -> list[Row]:
         found = []
@@ -110,6 +115,60 @@ class Sound:
             with torch.no_grad():
                 found["heldout_loss"] = float(self.nll(self.rows(self.task.eval_data)).mean())
         return found
+
+
+class TakesCheckpoints(Sound):
+    """With a state of its own: weights, moments and the number of steps."""
+
+    def train(self, adam: Any, batches: Sequence[Sequence[Row]]) -> None:
+        self.adam, self.done = adam, 0
+        with self.task.context.checkpoints.loop() as loop:
+            state = loop.restored()
+            if state is not None:
+                self.restore(state)
+            while self.done < len(batches):
+                self.one(adam, self.done + 1, batches[self.done])
+                self.done += 1
+                loop.safe_point(self.done, self.state)
+
+    def state(self) -> dict[str, Any]:
+        moments = self.adam.state_dict()["state"]
+        return {
+            "done": self.done,
+            **prefixed("module", module_state(self.policy.module)),
+            **{f"adam.{i}.{name}": value for i, found in moments.items() for name, value in found.items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.done = state["done"]
+        restore_module(self.policy.module, under("module", state))
+        moments: dict[int, dict[str, Any]] = {}
+        for key, value in under("adam", state).items():
+            number, _, name = key.partition(".")
+            moments.setdefault(int(number), {})[name] = value
+        self.adam.load_state_dict({**self.adam.state_dict(), "state": moments})
+
+
+class MomentsForgotten(TakesCheckpoints):
+    def state(self) -> dict[str, Any]:
+        return {name: value for name, value in super().state().items() if not name.startswith("adam.")}
+
+
+class StepsForgotten(TakesCheckpoints):
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.done = 0
+
+
+class CountsThisTryOnly(TakesCheckpoints):
+    tried = 0
+
+    def one(self, adam: Any, number: int, batch: Sequence[Row]) -> None:
+        super().one(adam, number, batch)
+        self.tried += 1
+
+    def summary(self, steps: int) -> dict[str, Any]:
+        return super().summary(self.tried)
 
 
 class ReadsPairs(Sound):
@@ -271,6 +330,9 @@ PLANTED: list[tuple[str, Callable[[Any], Any]]] = [
     ("learns", StepForgotten),
     ("same_seed_same_weights", GlobalRandomState),
     ("another_seed_another_order", NeverShuffled),
+    ("goes_on_where_it_was_interrupted", MomentsForgotten),
+    ("goes_on_where_it_was_interrupted", StepsForgotten),
+    ("goes_on_where_it_was_interrupted", CountsThisTryOnly),
     ("metrics_are_finite_and_in_order", StepsStartAgain),
     ("metrics_are_finite_and_in_order", InfinityIsLogged),
     ("announces_its_work", SaysNothingOfItsWork),
@@ -304,6 +366,12 @@ class TestSound(DataStageContract):
     plugin = plugin_of(DataStageContract, as_component(Sound))
     micro_batch_option = "rows_per_pass"
     test_registration_imports_nothing_heavy = None  # it is registered by no module of its own
+
+
+class TestSoundWithCheckpoints(TestSound):
+    """So does one with a loop of its own that can be taken up again."""
+
+    plugin = plugin_of(DataStageContract, as_component(TakesCheckpoints))
 
 
 def test_every_check_has_a_fault() -> None:

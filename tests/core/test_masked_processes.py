@@ -13,7 +13,7 @@ from alignkit.loop.config import NormaliseConfig
 from alignkit.loop.scores import ScoreNormaliser
 from alignkit.masked import Aggregation, token_weights, whiten
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.concurrent]
 
 LENGTHS = torch.tensor([1, 4, 2, 3, 4, 1])
 MASK = torch.arange(4)[None, :] < LENGTHS[:, None]

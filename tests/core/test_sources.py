@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignkit.data import lines
+from alignkit.data import arrays, lines
 from alignkit.data.rows import BadRow, parse_object
 from alignkit.data.sources import read_rows
 from alignkit.errors import UserError
@@ -65,7 +65,11 @@ def test_text_lines_keep_blank_ones_and_lose_line_ends(tmp_path: Path) -> None:
         (b"{", "bad JSON"),
         (b'{"a": NaN}', "bad JSON"),
         (b'{"a": ' + b"9" * 5000 + b"}", "bad JSON"),
-        (b'{"a": ' + b"[" * 100_000 + b"}", "bad JSON"),
+        (b'{"a": ' + b"[" * 100_000 + b"}", "nested too deeply"),
+        (b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}", "nested too deeply"),
+        (b'{"a": [' + b"{}," * 400_000 + b"0]}", "too many values"),
+        (b"{" + b",".join(b'"%d":0' % (n % 200_000) for n in range(200_001)) + b"}", "duplicate key"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": "\xed\xa0\x80"}', "not UTF-8"),
         (b'{"a": "\\ud800"}', "half a character"),
@@ -91,7 +95,10 @@ def test_a_bad_line_is_named_and_the_next_one_is_read(tmp_path: Path, line: byte
 def test_each_blank_line_is_named_once_and_those_at_the_end_are_none(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"n": 1}\n\n\n{"n": 4}\n\n{"n": 6}\n\n\n')
-    assert everything(path) == ([{"n": 1}, {"n": 4}, {"n": 6}], [f"{n}: blank line" for n in (2, 3, 5)])
+    assert everything(path) == ([{"n": 1}, {"n": 4}, {"n": 6}], [f"{n}: blank line" for n in (2, 5)])
+    with pytest.raises(BadRow, match="2 blank lines") as caught:
+        list(read_rows(str(path)))
+    assert caught.value.rows == 2
 
 
 def test_a_surrogate_pair_and_an_escaped_backslash_are_no_damage() -> None:
@@ -111,7 +118,7 @@ def test_a_cut_gzip_file_is_named_with_the_line(tmp_path: Path) -> None:
 def test_a_file_that_is_not_gzip_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b'{"a": 1}\n')
-    assert everything(path) == ([], ["1: damaged gzip"])
+    assert everything(path) == ([], ["1: wrong kind of file"])
 
 
 @pytest.mark.parametrize(
@@ -144,8 +151,8 @@ def test_an_array_is_the_same_however_it_is_cut_into_pieces(
     path = tmp_path_factory.mktemp("array") / "x.json"
     path.write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines, "_CHUNK", 3)
-        assert [r.row for r in lines.json_array_rows(path) if not isinstance(r, BadRow)] == rows
+        patch.setattr(arrays, "CHUNK", 3)
+        assert [r.row for r in arrays.json_array_rows(path) if not isinstance(r, BadRow)] == rows
 
 
 @given(rows=st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=9)), max_size=8))

@@ -56,10 +56,14 @@ def build_ai(folder: Path, name: str = "ai", **options: Any) -> Any:
 
 @dataclass
 class StubServer:
-    """Answers chat completions with `reply(prompt, number)`: a dict, text, or (status, body[, headers])."""
+    """Answers chat completions with `reply(prompt, number)`: a dict, text, or (status, body[, headers]).
+
+    Answers nothing but the probe before `together` requests were under way at once.
+    """
 
     reply: Callable[[str, int], Any]
     delay: float = 0.0
+    together: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -74,6 +78,8 @@ class StubServer:
         number = len(self.bodies)
         self.under_way += 1
         self.most_at_once = max(self.most_at_once, self.under_way)
+        if number > 1:
+            await self._others()
         await asyncio.sleep(self.delay)
         self.under_way -= 1
         answer = self.reply(body["messages"][-1]["content"], number)
@@ -83,6 +89,12 @@ class StubServer:
             status, body, *headers = answer
             return JSONResponse(body, status, headers[0] if headers else None)
         return JSONResponse(answer)
+
+    async def _others(self) -> None:
+        for _ in range(3000):
+            if self.most_at_once >= self.together:
+                return
+            await asyncio.sleep(0.01)
 
     def __enter__(self) -> "StubServer":
         app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])

@@ -63,6 +63,28 @@ class TestJsonl:
         assert [r["index"] for r in found] == list(range(1, 43))
         assert [r["loss"] for r in found] == [9.0] * 40 + [1.0] * 2
 
+    def test_a_checkpoint_gives_back_the_rows_before_it(self, tmp_path: Path) -> None:
+        tracker = JsonlTracker(tmp_path)
+        tracker.log("sft", 1, {"loss": 1.0})
+        state = tracker.state()
+        tracker.log("sft", 1, {"heldout_loss": 2.0})
+        again = JsonlTracker(tmp_path)
+        again.restore(state)
+        again.log("sft", 1, {"heldout_loss": 3.0})  # an index that is there already
+        assert [r.get("heldout_loss") for r in rows(tmp_path)] == [None, 3.0]
+
+    def test_a_step_that_logged_nothing_has_no_file_after_going_on(self, tmp_path: Path) -> None:
+        tracker = JsonlTracker(tmp_path)
+        tracker.start("labels", 9, "prompt")
+        state = tracker.state()
+        (tmp_path / "metrics.jsonl").write_text(
+            '{"step": "labels", "index": 1, "a": 1.0}\n'
+        )  # of behind the checkpoint
+        again = JsonlTracker(tmp_path)
+        again.restore(state)
+        again.close()
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_line_cut_off_by_a_crash_is_not_continued(self, tmp_path: Path) -> None:
         (tmp_path / "metrics.jsonl").write_text('{"step": "sft", "index": 1}\n{"step": "sft", "index": 2}')
         JsonlTracker(tmp_path).log("sft", 3, {"loss": 1.0})

@@ -16,7 +16,7 @@ from helpers.commands import alignkit
 from helpers.judging import StubServer, completion
 from helpers.models import make_policy, make_tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.concurrent]
 
 RECIPE = """
 name: judged

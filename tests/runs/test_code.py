@@ -52,4 +52,4 @@ def test_a_model_with_code_must_be_allowed_too(folder: Path) -> None:
     recipe = RECIPE.format(model=folder / "model", more=", trust_remote_code: true")
     (folder / "fn.yaml").write_text(recipe)
     refused = alignkit("check", "fn.yaml", "--allow-code", "my_rewards", cwd=folder, status=2)
-    assert f"--allow-code {folder / 'model'}" in refused.stderr
+    assert f"--allow-code {folder / 'model'}" in refused.stdout

@@ -1,6 +1,7 @@
 """Questions to people and their answers, kept so that no acknowledged answer can be lost."""
 
 from alignkit.annotation.annotators import Annotators, Person
+from alignkit.annotation.refusals import StoreFault
 from alignkit.annotation.replies import (
     Briefing,
     Form,
@@ -24,6 +25,7 @@ __all__ = [
     "Refused",
     "Snapshot",
     "Standing",
+    "StoreFault",
     "Workload",
     "guidelines_version",
 ]

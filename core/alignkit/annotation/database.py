@@ -1,14 +1,16 @@
 """One SQLite file: opened, checked, read and written in transactions."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
+from alignkit.annotation.refusals import explained
 from alignkit.annotation.tables import VERSION, create_tables, metadata, open_engine
 from alignkit.errors import UserError
 
@@ -17,12 +19,18 @@ class Database:
     """May be used by several threads and processes at once."""
 
     def __init__(self, path: Path, create: bool) -> None:
-        """Raises UserError for a file that is no store, is of a newer release, or is missing and not to be created."""
+        """Raises UserError for a file that is no store, is of a newer release, or is missing and not to be created.
+
+        This and all that follows raise StoreFault where SQLite cannot read or write the file.
+        """
         self.path = path
         if not create and not path.is_file():
             raise UserError("there is no annotation store", where=path)
         if not path.parent.is_dir():
             raise UserError("the folder does not exist", where=path.parent)
+        # It holds what links and cookies are signed with; SQLite gives its other files the mode of this one.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         self._engine = open_engine(path)
         # Waiting for SQLite's own lock is sleeping and asking again; threads of one process can wait for each other.
         self._turn = threading.Lock()
@@ -56,30 +64,35 @@ class Database:
         With `durable` off it outlives a killed process, but the last of them may not outlive a power cut: for leases,
         of which there are as many as judgements and which nobody misses, since `submit` counts again.
         """
-        with self._turn, self._engine.connect() as connection:
-            sqlite = _driver(connection)
+        with explained(self.path), self._turn, self._engine.connect() as connection:
+            sqlite = driver(connection)
             sqlite.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             sqlite.execute("BEGIN IMMEDIATE")
-            try:
+            with rolled_back(sqlite):
                 yield connection
                 sqlite.execute("COMMIT")
-            except BaseException:
-                sqlite.execute("ROLLBACK")
-                raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the file."""
-        with self._engine.connect() as connection:
-            sqlite = _driver(connection)
+        with explained(self.path), self._engine.connect() as connection:
+            sqlite = driver(connection)
             sqlite.execute("BEGIN")
-            try:
+            with rolled_back(sqlite):
                 yield connection
-            finally:
-                sqlite.execute("ROLLBACK")
 
 
-def _driver(connection: Connection) -> sqlite3.Connection:
+@contextmanager
+def rolled_back(sqlite: sqlite3.Connection) -> Iterator[None]:
+    """After the block no transaction is left: what it did not commit is undone."""
+    try:
+        yield
+    finally:
+        if sqlite.in_transaction:  # SQLite may have undone it, when the disk was full
+            sqlite.execute("ROLLBACK")
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
     """For what begins and ends transactions: through SQLAlchemy it takes longer than the queries between."""
     driver = connection.connection.dbapi_connection
     assert isinstance(driver, sqlite3.Connection)

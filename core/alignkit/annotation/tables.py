@@ -1,6 +1,7 @@
 """The tables of an annotation store, and how its database is opened."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from sqlalchemy import create_engine as sqlalchemy_engine
 
 # Raised with every change that an older release could not read.
 VERSION = 1
+# For another process that writes.
+WAIT_SECONDS = 30.0
 
 metadata = MetaData()
 
@@ -144,15 +147,31 @@ _APPEND_ONLY = (
 
 def open_engine(path: Path) -> Engine:
     """An engine whose commits are on disk when they return. Transactions are begun by hand, for writers IMMEDIATE."""
-    engine = sqlalchemy_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": 30})
+    engine = sqlalchemy_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": WAIT_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _settings(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None  # sqlite3 would begin transactions by itself, and too late
-        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        # trusted_schema: the file may be a stranger's, and its views and triggers must reach nothing outside it.
+        for setting in ("trusted_schema=OFF", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {setting}")
+        _log_ahead(connection)
 
     return engine
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Have the file use a write-ahead log. Of processes that switch a new file at once SQLite refuses all but one."""
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def create_tables(connection: Any) -> None:

@@ -1,14 +1,23 @@
-"""`alignkit check RECIPE [KEY=VALUE …]`."""
+"""`alignkit check RECIPE [KEY=VALUE …]`: everything that can be known to be wrong or unwise before a run."""
 
-import json
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from alignkit.commands.options import allowed_code, plugin_options
-from alignkit.errors import AlignkitError
+from alignkit.errors import AlignkitError, Fault
+from alignkit.redact import redact, redacted
+from alignkit.terminal import printable, say_json
+
+if TYPE_CHECKING:
+    from alignkit.preflight import Finding
+    from alignkit.recipe.load import Loaded
+
+COLOURS = {"error": "red", "warning": "yellow", "note": None}
 
 
 @click.command("check")
@@ -25,25 +34,62 @@ def command(
     strict_plugins: bool,
     as_json: bool,
 ) -> None:
-    """Check a recipe, its files and its models without running anything."""
-    from alignkit.recipe import load_recipe
-    from alignkit.recipe.check import check_recipe
+    """Look at a recipe, its files, its models and this machine without running anything.
 
-    try:
-        with redirect_stdout(sys.stderr):  # checks and validators are plugins' code, and stdout may be JSON
+    Prints findings, each with a code, most important first. The exit status is 2 if there is an error. `alignkit run`
+    looks at the same things before it starts, and again before each step.
+    """
+    from alignkit.preflight import Finding, before_run, recipe_findings
+    from alignkit.preflight.finding import by_severity
+    from alignkit.recipe import load_recipe
+
+    loaded: Loaded | None = None
+    with redirect_stdout(sys.stderr):  # checks and validators are plugins' code, and stdout may be JSON
+        try:
             allowed = allowed_code(allow_code)
             loaded = load_recipe(
-                recipe, overrides, allow_code=allowed, plugin_folders=plugin_folders, strict_plugins=strict_plugins
+                recipe,
+                overrides,
+                allow_code=allowed,
+                plugin_folders=plugin_folders,
+                strict_plugins=strict_plugins,
+                checked=False,
             )
-            check_recipe(loaded.recipe, loaded.manager, loaded.lines, allowed)
-    except AlignkitError as error:
-        if not as_json:
-            raise
-        finding = {"what": error.what, "where": error.where, "hint": error.hint}
-        click.echo(json.dumps({"ok": False, "findings": [finding]}, indent=2, ensure_ascii=False))
-        sys.exit(error.exit_status)
+            findings, steps = recipe_findings(loaded, allowed)
+            findings = by_severity([*findings, *before_run(loaded, allowed, frozenset(steps))])
+        except AlignkitError as error:
+            code = "R003" if isinstance(error, Fault) else "R001"
+            findings = [Finding(code, error.what, error.where or "", error.hint or "")]
+    errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
-        click.echo(json.dumps({"ok": True, "findings": []}, indent=2))
-        return
-    steps = ", ".join(s.id for s in loaded.recipe.steps)
-    click.echo(f"{recipe} is fine: run {loaded.recipe.name!r}, {loaded.recipe.rounds} round(s), steps {steps}")
+        data = {"ok": not errors, "findings": [finding.data() for finding in findings]}
+        say_json(redacted(data))
+    else:
+        _print(findings)
+        click.echo(_last_line(recipe, loaded, findings))
+    if errors:
+        # A plugin that fails is a fault, as in a run.
+        sys.exit(4 if all(finding.code == "R003" for finding in errors) else 2)
+
+
+def _print(findings: "Sequence[Finding]") -> None:
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.code, finding.what, finding.advice), []).append(finding)
+    for finding, *same in groups.values():  # one thing in several places is said once
+        head = click.style(f"{finding.code} {finding.severity}", fg=COLOURS[finding.severity])
+        places = "; ".join(f.where for f in (finding, *same) if f.where)
+        place = f"{places}: " if places else ""
+        advice = f"\n  -> {finding.advice}" if finding.severity != "note" else ""
+        click.echo(f"{head}: " + printable(redact(f"{finding.title}\n  {place}{finding.what}{advice}")))
+
+
+def _last_line(recipe: str, loaded: "Loaded | None", findings: "Sequence[Finding]") -> str:
+    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "note")}
+    shown = ", ".join(f"{n} {s}{'s' * (n != 1)}" for s, n in counts.items() if n)
+    if counts["error"] or loaded is None:
+        return f"{recipe} cannot be run: {shown}"
+    steps = ", ".join(step.id for step in loaded.recipe.steps)
+    rounds = loaded.recipe.rounds
+    fine = f"{recipe} is fine: run {loaded.recipe.name!r}, {rounds} round(s), steps {steps}"
+    return f"{fine} ({shown})" if shown else fine

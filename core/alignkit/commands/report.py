@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from alignkit.errors import UserError
+from alignkit.files import require_plain_files
 
 
 @click.command("report")
@@ -15,4 +16,5 @@ def command(run: Path) -> None:
 
     if not (run / "recipe.json").is_file():
         raise UserError("this folder holds no run", where=run, hint="give a folder such as runs/quickstart")
+    require_plain_files(run)
     click.echo(str(write_report(run)))

@@ -61,4 +61,4 @@ def command(
     command = shlex.join(again)
     run_recipe(loaded, start_from=start_from, reuse=reuse, allow_code=allowed, command=command)
     folder = Path(loaded.recipe.output) / loaded.recipe.name
-    console().print(f"done: {folder / 'report.html'} · {folder / 'summary.json'}", highlight=False)
+    console().print(f"done: {folder / 'report.html'} · {folder / 'summary.json'}", highlight=False, markup=False)

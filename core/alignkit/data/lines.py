@@ -1,22 +1,20 @@
-"""Lines and JSON values of plain or gzipped files, read piecewise: memory does not grow with the file."""
+"""Lines of plain or gzipped files, as text or as JSON objects, read piecewise: memory does not grow with the file."""
 
 import codecs
 import gzip
-import json
-import re
-import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import NamedTuple
 
-from alignkit.data.rows import BadRow, checked_object, parse_object, shown
+from alignkit.data.kinds import BROKEN_GZIP, GZIP, START_BYTES, gzip_problem, wrong_kind
+from alignkit.data.rows import BadRow, parse_object, shown
 from alignkit.errors import UserError
 from alignkit.protocols import SourceRow
 
 MAX_BYTES = 16 * 1024 * 1024
-_CHUNK = 1024 * 1024
-_BLANK = re.compile(r"[ \t\r\n]*")
-_BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+CHUNK = 1024 * 1024
+SHOWN_BYTES = 4000
 
 
 class _Line(NamedTuple):
@@ -35,18 +33,20 @@ def text_rows(path: Path) -> Iterator[SourceRow | BadRow]:
 
 def json_line_rows(path: Path) -> Iterator[SourceRow | BadRow]:
     """One JSON object a line. Blank lines are ignored at the end of the file and bad rows before."""
-    blank: list[int] = []
+    blank = 0  # a number, not a list: a small gzip file may hold a billion of them
     for line in _lines(path):
+        if isinstance(line, _Line) and not line.text.strip():
+            blank += 1
+            continue
+        number = line.number if isinstance(line, _Line) else int(str(line.where).rpartition(":")[2])
+        if blank:
+            problem = "a blank line between rows" if blank == 1 else f"{blank} blank lines between rows"
+            yield BadRow(problem, where=f"{path}:{number - blank}", reason="blank line", row="", rows=blank)
+            blank = 0
         if isinstance(line, BadRow):
             yield line
             continue
-        if not line.text.strip():
-            blank.append(line.number)
-            continue
-        for number in blank:
-            yield BadRow("a blank line between rows", where=f"{path}:{number}", reason="blank line", row="")
-        blank.clear()
-        where = f"{path}:{line.number}"
+        where = f"{path}:{number}"
         try:
             yield SourceRow(where, parse_object(line.text))
         except BadRow as bad:
@@ -56,185 +56,116 @@ def json_line_rows(path: Path) -> Iterator[SourceRow | BadRow]:
 
 def is_array(path: Path) -> bool:
     """Whether the first thing in a JSON file is `[`."""
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
-            return file.read(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
-        except _BROKEN_GZIP:
+            # read1: of a damaged file, what can be unpacked. A mebibyte of white space is no array.
+            begin = b""
+            while not begin.strip() and len(begin) < CHUNK and (piece := file.read1(CHUNK)):
+                begin = (begin + piece).removeprefix(codecs.BOM_UTF8)
+            return begin.lstrip()[:1] == b"["
+        except BROKEN_GZIP:
             return False  # the reader of lines reports it with its place
+        except OSError as error:
+            raise unreadable(path, error) from None
 
 
-def _opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> BufferedIOBase:
+    """The file's bytes, unpacked if its name ends with .gz. Raises UserError if it cannot be opened."""
     try:
-        return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
-        raise UserError(f"cannot read the file: {error.strerror}", where=path) from None
+        raise unreadable(path, error) from None
 
 
-def _broken(path: Path, number: int, error: Exception) -> BadRow:
-    problem = "the gzip file is cut off" if isinstance(error, EOFError) else f"the gzip file is damaged ({error})"
-    return BadRow(f"{problem}; the rows from here on are lost", where=f"{path}:{number}", reason="damaged gzip")
+def unreadable(path: Path, error: OSError) -> UserError:
+    """What the system says about a file."""
+    return UserError(f"cannot read the file: {error.strerror or error}", where=path, hint="look at it and at the disk")
+
+
+def misnamed(path: Path) -> BadRow | None:
+    """A complaint about the whole file if its first bytes are those of something else than its name says."""
+    problem, start = None, b""
+    try:
+        if path.suffix == ".gz":
+            with path.open("rb") as raw:
+                magic = raw.read(len(GZIP))
+            if not magic:
+                problem = "the gzip file is empty: it was cut off"
+            elif magic != GZIP[: len(magic)]:
+                problem = "this is no gzip file: take .gz off its name"
+        if problem is None:
+            with opened(path) as file:
+                start = file.read(START_BYTES)
+            problem = wrong_kind(start)
+    except BROKEN_GZIP:
+        return None  # reported by whoever reads on, with its place
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if problem is None:
+        return None
+    return BadRow(
+        f"{problem}; none of its rows is read", where=f"{path}:1", reason="wrong kind of file", ends_file=True
+    )
+
+
+def damaged(where: str, error: Exception) -> BadRow:
+    """The end of a gzip file that is cut off or otherwise broken at `where`."""
+    return BadRow(gzip_problem(error), where=where, reason="damaged gzip", ends_file=True)
 
 
 def _lines(path: Path) -> Iterator[_Line | BadRow]:
+    wrong = misnamed(path)
+    if wrong is not None:
+        yield wrong
+        return
     number = 0
-    with _opened(path) as file:
+    with opened(path) as file:
         while True:
             number += 1
             try:
                 raw = file.readline(MAX_BYTES + 1)
                 if not raw:
                     return
-                if len(raw) > MAX_BYTES and not raw.endswith(b"\n"):
+                too_long = len(raw) > MAX_BYTES and not raw.endswith(b"\n")
+                if too_long:
+                    raw = raw[:SHOWN_BYTES]
                     _skip_line(file)
-                    raw = raw[:MAX_BYTES] + b"\n\n"  # two line ends never come out of readline: marks a cut line
-            except _BROKEN_GZIP as error:
-                yield _broken(path, number, error)
+            except BROKEN_GZIP as error:
+                yield damaged(f"{path}:{number}", error)
                 return
-            yield _decoded(path, number, raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw)
+            except OSError as error:
+                raise unreadable(path, error) from None
+            if too_long:
+                problem = f"a line is longer than {MAX_BYTES // 1024**2} MiB"
+                yield BadRow(problem, where=f"{path}:{number}", reason="line too long", row=_preview(raw))
+            else:
+                yield _decoded(path, number, raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw)
 
 
-def _skip_line(file: IO[bytes]) -> None:
+def _skip_line(file: BufferedIOBase) -> None:
     while True:
-        piece = file.readline(_CHUNK)
+        piece = file.readline(CHUNK)
         if not piece or piece.endswith(b"\n"):
             return
 
 
+def _preview(raw: bytes) -> str:
+    return shown(raw[:SHOWN_BYTES].decode("utf-8", "backslashreplace"))
+
+
 def _decoded(path: Path, number: int, raw: bytes) -> _Line | BadRow:
-    where = f"{path}:{number}"
-    preview = shown(raw[:4000].decode("utf-8", "backslashreplace"))
-    if raw.endswith(b"\n\n"):
-        problem = f"a line is longer than {MAX_BYTES // 1024**2} MiB"
-        return BadRow(problem, where=where, reason="line too long", row=preview)
+    if raw == b"\n":
+        return _Line(number, "")
     if b"\0" in raw:
         problem = f"a NUL byte at column {raw.index(0) + 1}: is this a text file in UTF-8?"
-        return BadRow(problem, where=where, reason="NUL character", row=preview)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        problem = f"not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-        return BadRow(problem, where=where, reason="not UTF-8", row=preview)
-    return _Line(number, text.removesuffix("\n").removesuffix("\r"))
-
-
-def json_array_rows(path: Path) -> Iterator[SourceRow | BadRow]:
-    """The objects of a JSON array, one in memory at a time. Behind broken syntax nothing can be read."""
-    window = _Window(path)
-    try:
-        window.take("[")
-        if window.peek() == "]":
-            window.take("]")
-        else:
-            yield from _elements(window)
-        if window.peek():
-            raise BadRow("not valid JSON: more text behind the array", reason="bad JSON")
-    except BadRow as bad:
-        bad.where = bad.where or f"{path}:{window.line}"
-        yield bad
-    finally:
-        window.close()
-
-
-def _elements(window: "_Window") -> Iterator[SourceRow | BadRow]:
-    while True:
-        window.peek()
-        where = f"{window.path}:{window.line}"
-        text = window.value()
+        reason = "NUL character"
+    elif raw.startswith(codecs.BOM_UTF8):
+        problem = "a byte order mark inside the file: were two files joined?"
+        reason = "byte order mark"
+    else:
         try:
-            # Parsed a second time with the strict rules; the first time only found the end of the value.
-            yield SourceRow(where, parse_object(text))
-        except BadRow as bad:
-            bad.where = where
-            yield bad
-        if window.peek() == "]":
-            window.take("]")
-            return
-        window.take(",")
-
-
-class _Window:
-    """The part of a JSON file that is being parsed, and the line it begins on."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.line = 1
-        self._file = _opened(path)
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")()
-        self._text = ""
-        self._at = 0
-        self._ended = False
-        self._json = json.JSONDecoder()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def peek(self) -> str:
-        """The next character that is not white space, "" at the end."""
-        while True:
-            blank = _BLANK.match(self._text, self._at)
-            assert blank is not None
-            self._drop(blank.end())
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more(_CHUNK):
-                return ""
-
-    def take(self, character: str) -> None:
-        """Go behind `character`, or say that it is missing."""
-        found = self.peek()
-        if found != character:
-            problem = f"not valid JSON: expected {character!r}, found {found or 'the end of the file'!r}"
-            raise BadRow(problem, reason="bad JSON", row=self._shown())
-        self._drop(self._at + 1)
-
-    def value(self) -> str:
-        """The text of the next JSON value."""
-        while True:
-            try:
-                _, end = self._json.raw_decode(self._text, self._at)
-                # A number at the end of the window may go on behind it.
-                if end < len(self._text) or self._ended:
-                    return self._drop(end)
-                problem = ""
-            except (ValueError, RecursionError) as error:
-                problem = getattr(error, "msg", str(error))
-            held = len(self._text) - self._at
-            if held > MAX_BYTES:
-                problem = f"a value is longer than {MAX_BYTES // 1024**2} MiB, or broken: {problem}"
-            # Doubling keeps the time linear although a long value is parsed again from its start.
-            elif self._more(max(_CHUNK, held)) or not problem:
-                continue
-            raise BadRow(f"not valid JSON: {problem}", reason="bad JSON", row=self._shown())
-
-    def _shown(self) -> str:
-        return shown(self._text[self._at : self._at + 4000])
-
-    def _drop(self, end: int) -> str:
-        gone = self._text[self._at : end]
-        self._at = end
-        self.line += gone.count("\n")
-        return gone
-
-    def _more(self, size: int) -> bool:
-        if self._ended:
-            return False
-        try:
-            data = self._file.read(size)
-            self._ended = not data
-            self._text = self._text[self._at :] + self._decode.decode(data, final=self._ended)
-            self._at = 0
-        except _BROKEN_GZIP as error:
-            raise _broken(self.path, self.line + self._text.count("\n", self._at), error) from None
+            return _Line(number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r"))
         except UnicodeDecodeError as error:
-            line = self.line + self._text.count("\n", self._at) + data[: error.start].count(b"\n")
-            raise BadRow("not UTF-8", where=f"{self.path}:{line}", reason="not UTF-8") from None
-        return True
-
-
-def checked(where: str, row: Any) -> SourceRow | BadRow:
-    """A row that another library read, or what is wrong with it."""
-    try:
-        return SourceRow(where, checked_object(row))
-    except BadRow as bad:
-        bad.where = where
-        return bad
+            problem = f"not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+            reason = "not UTF-8"
+    return BadRow(problem, where=f"{path}:{number}", reason=reason, row=_preview(raw))

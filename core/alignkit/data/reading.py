@@ -13,27 +13,74 @@ _END: Any = object()
 
 
 class TakenRows(Iterator[SourceRow]):
-    """Rows as a format takes them: counted, and the last one remembered for messages. A BadRow among them counts."""
+    """Rows as a format takes them, and what became of each: `count` is the sum of the outcomes.
+
+    A row was used (a record came before the next row was taken), refused (by the reader, or by the format), or is
+    silent: joined with others, or passed over. `refused_later`, no part of the sum, are rows that had given records.
+    """
 
     def __init__(self, rows: Iterator[SourceRow]) -> None:
         self._rows = rows
+        self._open = False  # the last row has no outcome yet
+        self._gave = False  # a record came of the last row
+        self._unread: BadRow | None = None
         self.count = 0
+        self.used = 0
+        self.refused = 0
+        self.silent = 0
+        self.refused_later = 0
+        self.first_silent: str | None = None
         self.last: SourceRow | None = None
         self.failed: Exception | None = None
 
     def __next__(self) -> SourceRow:
+        self.close()
         try:
             self.last = next(self._rows)
         except StopIteration:
             raise
-        except BadRow:
-            self.count += 1
+        except BadRow as bad:
+            self.count += bad.rows
+            self.refused += bad.rows
+            self._unread = bad
             raise
         except Exception as error:
             self.failed = error
             raise
         self.count += 1
+        self._open, self._gave = True, False
         return self.last
+
+    def close(self) -> None:
+        """The last row will get no outcome any more."""
+        if self._open:
+            self.silent += 1
+            self._open = False
+            if self.first_silent is None and self.last is not None:
+                self.first_silent = self.last.where
+
+    def give(self) -> None:
+        """A record came."""
+        self.used += self._open
+        self._gave = self._gave or self._open
+        self._open = False
+
+    def refuse(self, bad: BadRow) -> None:
+        """A complaint came; that of the reader is counted already."""
+        if bad is self._unread:
+            return
+        rows = bad.rows
+        if self._open:
+            self._open = False
+            self.refused += 1
+            rows -= 1
+        elif self._gave and self.last is not None and bad.where in (None, self.last.where):
+            self.refused_later += 1
+            rows -= 1
+        of_silent = min(rows, self.silent)
+        self.silent -= of_silent
+        self.refused += of_silent
+        self.refused_later += rows - of_silent
 
 
 def read_with(
@@ -58,12 +105,15 @@ def read_with(
         try:
             for found in _guarded(data_format, rows, blamed):
                 accept(found)
+                rows.give()
                 yield found
+            rows.close()
             return
         except BadRow as bad:
             problem = bad
         except ValidationError as error:
             problem = _invalid(error)
+        rows.refuse(problem)
         if rows.count == before:
             _check_late(problem, late, rows.count)
         if problem.where is None and rows.last is not None:

@@ -9,7 +9,13 @@ from alignkit.protocols import SourceRow
 
 # Escapes that JSON allows and no tokenizer or UTF-8 file can hold: half a surrogate pair, and NUL.
 _SUSPECT = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")
+# A text of JSON, ended or not: never fails once it has begun, so that a broken row takes no longer than a good one.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 SHOWN_CHARACTERS = 1000
+MAX_DEPTH = 64
+MAX_VALUES = 250_000
+# Rows of this length are looked at before they are parsed: `[],` is 3 bytes in the file and 64 in memory.
+LONG = 1024 * 1024
 
 
 class BadRow(ValueError):  # a plugin's author raises it for a row, as the protocol says
@@ -18,14 +24,27 @@ class BadRow(ValueError):  # a plugin's author raises it for a row, as the proto
     `problem` is the sentence for the user, `reason` a few words to count by, `where` the place (`file:line`) and `row`
     what stood there. A format leaves both out about the row that it took last, whose place the reader knows; `row`
     alone shows something else of it. A row that turns out bad later is named: `where=row.where, row=row.row`.
+    `rows` is how many rows the complaint is about, where they are more than one; `ends_file` says that what stands
+    behind in the same file cannot be read.
     """
 
-    def __init__(self, problem: str, *, where: str | None = None, reason: str | None = None, row: Any = None) -> None:
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: str | None = None,
+        reason: str | None = None,
+        row: Any = None,
+        rows: int = 1,
+        ends_file: bool = False,
+    ) -> None:
         super().__init__(problem)
         self.problem = problem
         self.where = where
         self.reason = reason or problem
         self.row = row
+        self.rows = rows
+        self.ends_file = ends_file
 
     def __str__(self) -> str:
         return f"{self.where}: {self.problem}" if self.where else self.problem
@@ -48,18 +67,47 @@ class Rows(Iterator[SourceRow]):
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """One JSON object. Raises BadRow for bad JSON, other types, double keys, NaN, NUL or half a character."""
+    """One JSON object.
+
+    Raises BadRow for bad JSON, other types, double keys, NaN, NUL, half a character, too many values or levels.
+    """
     try:
-        row = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        check_values(text)
+        row = _DECODER.decode(text)
+        if isinstance(row, dict | list) and text.count("[") + text.count("{") > MAX_DEPTH:
+            check_depth(row)
     except json.JSONDecodeError as error:
         problem = f"not valid JSON: {error.msg} at column {error.colno}"
         raise BadRow(problem, reason="bad JSON", row=shown(text)) from None
     except BadRow as bad:
         raise BadRow(bad.problem, reason=bad.reason, row=shown(text)) from None
-    except (ValueError, RecursionError) as error:
-        # An integer of thousands of digits, or brackets nested a thousand deep.
+    except RecursionError:
+        raise BadRow(_TOO_DEEP, reason="nested too deeply", row=shown(text)) from None
+    except ValueError as error:  # an integer of thousands of digits
         raise BadRow(f"not usable JSON: {error}", reason="bad JSON", row=shown(text)) from None
     return checked_object(row, suspect=bool(_SUSPECT.search(text)))
+
+
+def check_values(text: str) -> None:
+    """Raise BadRow for a long text with more JSON values than memory should be spent on; it need not be valid."""
+    if len(text) < LONG:
+        return
+    bare = _STRING.sub("", text)
+    if bare.count(",") + bare.count("[") + bare.count("{") > MAX_VALUES:
+        raise BadRow(f"more than {MAX_VALUES:,} values in one row", reason="too many values")
+
+
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+
+
+def check_depth(row: Any) -> None:
+    """Raise BadRow for lists and objects inside each other that are too deep for what comes after the reader."""
+    level = [row]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in _inside(value) if isinstance(inner, dict | list | tuple)]
+        if not level:
+            return
+    raise BadRow(_TOO_DEEP, reason="nested too deeply", row=None)
 
 
 def checked_object(row: Any, suspect: bool = True) -> dict[str, Any]:
@@ -68,6 +116,7 @@ def checked_object(row: Any, suspect: bool = True) -> dict[str, Any]:
         kind = json_type(row)
         raise BadRow(f"a row is a JSON object, this is {kind}", reason="not an object", row=row)
     if suspect:
+        check_depth(row)
         for text in _texts(row):
             check_text(text, row)
     return row
@@ -98,12 +147,19 @@ def shown(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
+def brief(name: str) -> str:
+    """A key or word in quotes, shortened: a message stays readable whatever the file holds."""
+    return repr(name if len(name) <= 60 else name[:60] + "…")
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise BadRow(f"the key {twice!r} is given twice", reason="duplicate key")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise BadRow(f"the key {brief(key)} is given twice", reason="duplicate key")
+            seen.add(key)
     return row
 
 
@@ -111,13 +167,26 @@ def _no_constant(name: str) -> None:
     raise BadRow(f"not valid JSON: {name} is no JSON number", reason="bad JSON")
 
 
-def _texts(value: Any) -> Iterator[str]:
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _inside(value: Any) -> Any:
+    """The values that a list or object holds."""
+    return value.values() if isinstance(value, dict) else value
+
+
+def _texts(row: dict[str, Any]) -> Iterator[str]:
+    """Every text and key; `row` is not too deep."""
+    for key, value in row.items():
+        yield key
+        yield from _texts_of(value)
+
+
+def _texts_of(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(key)
-            yield from _texts(inner)
+        yield from _texts(value)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _texts(inner)
+            yield from _texts_of(inner)

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from alignkit.data.lines import checked, is_array, json_array_rows, json_line_rows, text_rows
-from alignkit.data.rows import BadRow, Rows
+from alignkit.data.arrays import json_array_rows
+from alignkit.data.lines import is_array, json_line_rows, text_rows
+from alignkit.data.parquet import checked, parquet_rows
+from alignkit.data.rows import BadRow, Rows, shown
 from alignkit.errors import UserError
 from alignkit.protocols import SourceRow
 
 logger = logging.getLogger("alignkit")
 
 HUB_NAME = re.compile(r"^(?P<name>[\w.-]+/[\w.-]+?)(?::(?P<config>[\w.-]+))?$")
-_BATCH_ROWS = 1024
 
 
 def read_rows(path: str, split: str | None = None) -> Rows:
@@ -35,12 +36,23 @@ def read_rows(path: str, split: str | None = None) -> Rows:
 
 def local_path(source: str) -> Path | None:
     """The existing file or folder that `source` names, None for a hub name; otherwise a UserError."""
-    path = Path(source).expanduser()
-    if path.exists():
+    try:
+        path = Path(source).expanduser()
+        found = path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that may not be read, ~ of nobody
+        raise UserError(f"cannot look for the file: {error}", where=_named(source), hint="check the path") from None
+    if found:
         return path
     if HUB_NAME.fullmatch(source) and not source.startswith(".") and _reader_of(path) is None:
         return None
-    raise UserError("no such file or folder", where=source, hint="check the path; hub data sets are `owner/name`")
+    raise UserError(
+        "no such file or folder", where=_named(source), hint="check the path; hub data sets are `owner/name`"
+    )
+
+
+def _named(source: str) -> str:
+    """A path from a recipe as a message may show it: it may hold anything."""
+    return source if len(source) < 4096 and source.isprintable() else shown(repr(source))
 
 
 def files_of(path: Path) -> list[Path]:
@@ -49,12 +61,18 @@ def files_of(path: Path) -> list[Path]:
         if _reader_of(path) is None:
             raise UserError("unknown kind of file", where=path, hint=f"known endings: {', '.join(_READERS)}, and .gz")
         return [path]
-    inside = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    known = [p for p in inside if _reader_of(p) is not None]
+    if not path.is_dir():
+        raise UserError("neither a file nor a folder", where=path, hint="a pipe or device could be read only once")
+    try:
+        inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read the folder: {error.strerror}", where=path, hint="look at its rights") from None
+    known = [p for p in inside if p.is_file() and _reader_of(p) is not None]
     if not known:
         raise UserError("no data file in this folder", where=path, hint=f"known endings: {', '.join(_READERS)}")
     for other in sorted({*inside} - {*known}):
-        logger.warning("%s is left out: not one of %s", other, ", ".join(_READERS))
+        why = f"not one of {', '.join(_READERS)}" if other.is_file() else "only files of this folder are read"
+        logger.warning("%s is left out: %s", other, why)
     return known
 
 
@@ -62,34 +80,23 @@ def _chained(files: list[Path]) -> Iterator[SourceRow | BadRow]:
     for path in files:
         reader = _reader_of(path)
         assert reader is not None
-        yield from reader(path)
+        empty = True
+        for row in reader(path):
+            empty = False
+            yield row
+        if empty:
+            logger.warning("%s holds no row", path)
 
 
 def _json_rows(path: Path) -> Iterator[SourceRow | BadRow]:
     return json_array_rows(path) if is_array(path) else json_line_rows(path)
 
 
-def _parquet_rows(path: Path) -> Iterator[SourceRow | BadRow]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-            for row in batch.to_pylist():
-                number += 1
-                yield checked(f"{path}:{number}", row)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        problem = f"the parquet file is damaged ({_first_line(error)}); the rows from here on are lost"
-        yield BadRow(problem, where=f"{path}:{number + 1}", reason="damaged parquet")
-
-
 _READERS: dict[str, Callable[[Path], Iterator[SourceRow | BadRow]]] = {
     ".jsonl": json_line_rows,
     ".json": _json_rows,
     ".txt": text_rows,
-    ".parquet": _parquet_rows,
+    ".parquet": parquet_rows,
 }
 
 

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import UserError
-from alignkit.files import atomic_folder, atomic_write, digest, read_json, write_json
+from alignkit.files import (
+    TEMP,
+    atomic_folder,
+    atomic_write,
+    digest,
+    read_json,
+    remove_folder,
+    require_plain_files,
+    write_json,
+)
 from alignkit.protocols import StepOutput
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from alignkit.recipe.model import Recipe
 
 MANIFEST = "manifest.json"
+CHECKPOINTS = "checkpoints"
 STEP_FOLDER = re.compile(r"r(\d+)/(\d\d+)-([A-Za-z][A-Za-z0-9_-]*)")
 
 
@@ -65,6 +75,7 @@ class Ledger:
     def of_existing_run(cls, folder: Path) -> "Ledger":
         """The finished steps of another run. Raises UserError if `folder` is none."""
         ledger = cls(folder)
+        require_plain_files(folder)
         manifests = sorted(folder.glob(f"r*/*/{MANIFEST}"))
         if not manifests:
             raise UserError("this folder holds no run", where=folder, hint="give the folder of a finished run")
@@ -77,6 +88,16 @@ class Ledger:
     def step_folder(self, id: str, number: int, round: int) -> Path:
         """`rR/NN-ID`."""
         return self.folder / f"r{round}" / f"{number:02d}-{id}"
+
+    def require_place(self, id: str, number: int, round: int) -> None:
+        """Raise UserError if a step's folder cannot be where it belongs."""
+        folder = self.step_folder(id, number, round)
+        for path in (folder.parent, folder):
+            if path.is_symlink() or path.exists():
+                if not path.is_dir():
+                    raise UserError("this has to be a folder of the run", where=path, hint="remove it, or name=NEW")
+                if not os.access(path, os.W_OK | os.X_OK):
+                    raise UserError("cannot write there: Permission denied", where=path, hint="set output=FOLDER")
 
     def read(self, id: str, number: int, round: int) -> StepRecord | None:
         """The manifest of a step, or None if it never started."""
@@ -101,9 +122,9 @@ class Ledger:
 
     def forget(self, number: int) -> None:
         """Remove the results of this step and all later ones, those of later rounds included."""
-        for round, at, _, folder in list(self.step_folders()):
+        for round, at, _, folder in reversed(list(self.step_folders())):
             if round > 1 or at >= number:
-                shutil.rmtree(folder)
+                remove_folder(folder)  # a kill half-way must not leave a manifest that says finished, and no model
                 if round > 1 and not any(folder.parent.iterdir()):
                     folder.parent.rmdir()
 
@@ -140,7 +161,9 @@ class Ledger:
         for record, folder in self._done:
             if record.hash == hash:
                 with atomic_folder(target) as temp:
-                    shutil.copytree(folder, temp, dirs_exist_ok=True, copy_function=_link_or_copy)
+                    shutil.copytree(
+                        folder, temp, dirs_exist_ok=True, copy_function=_link_or_copy, ignore=_unfinished_work
+                    )
                 return True
         return False
 
@@ -190,7 +213,7 @@ class Ledger:
 
 def _read_manifest(path: Path) -> StepRecord:
     try:
-        return StepRecord(**read_json(path))
+        return _sound(StepRecord(**read_json(path)))
     except (ValueError, TypeError) as error:
         id = path.parent.name.partition("-")[2]
         raise UserError(
@@ -198,11 +221,28 @@ def _read_manifest(path: Path) -> StepRecord:
         ) from None
 
 
+def _sound(record: StepRecord) -> StepRecord:
+    """The record, if it is one that could have been written here: a manifest may be a stranger's, or edited."""
+    expected = {"id": str, "round": int, "hash": str, "identity": dict, "status": str, "started": str}
+    for name, kind in (expected | {"seconds": int | float, "outputs": dict, "summary": dict}).items():
+        if not isinstance(getattr(record, name), kind):
+            raise TypeError(f"{name} is no {getattr(kind, '__name__', 'number')}")
+    for part in record.outputs.values():
+        if not isinstance(part, str) or Path(part).is_absolute() or ".." in Path(part).parts or "\0" in part:
+            raise ValueError(f"the output {part!r} is not inside the step's folder")
+    return record
+
+
 def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
     """Sections that hold an entry per step id are joined; figures are replaced whole, never mixed with older ones."""
     for key, value in new.items():
         per_step = isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
         into[key] = {**into[key], **value} if per_step and isinstance(into.get(key), dict) else value
+
+
+def _unfinished_work(folder: str, names: list[str]) -> set[str]:
+    """What a run that was killed right behind the end of a step had no time to remove."""
+    return {n for n in names if n == CHECKPOINTS or (n.startswith(".") and n.endswith(TEMP))}
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -2,13 +2,15 @@
 
 import logging
 import shutil
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from alignkit.context import RunInfo, StepContext
+from alignkit.engine.blame import clear_failure, explained
 from alignkit.engine.identity import first_difference, input_references, step_identity
 from alignkit.engine.ledger import Ledger, StepRecord
 from alignkit.engine.lock import locked
@@ -18,6 +20,8 @@ from alignkit.engine.ranks import require_same_plugins
 from alignkit.errors import Paused, UserError
 from alignkit.files import json_safe, read_json, remove_left_overs, write_json
 from alignkit.hooks import notify
+from alignkit.interruption import Interruption
+from alignkit.preflight import before_run, before_step, say
 from alignkit.protocols import Step, Tracker
 from alignkit.recipe.check import check_recipe, chosen_trackers
 from alignkit.recipe.load import Loaded
@@ -25,6 +29,8 @@ from alignkit.recipe.model import StepSpec
 from alignkit.seeds import derived_seed
 
 logger = logging.getLogger("alignkit")
+
+CHECKPOINTS = "checkpoints"
 
 
 def run_recipe(
@@ -57,6 +63,7 @@ class _Run:
         self.ledger = Ledger(self.folder)
         self.reuse: list[Ledger] = []
         self.first: int | None = None  # number of the step of --from
+        self.interruption = Interruption()
 
     def execute(self, start_from: str | None, reuse: Sequence[Path]) -> dict[str, Any]:
         ids = [s.id for s in self.recipe.steps]
@@ -67,8 +74,9 @@ class _Run:
         check_recipe(self.recipe, self.manager, self.loaded.lines, self.allow_code)
         self.first = ids.index(start_from) + 1 if start_from is not None else None
         self._choose_device()
-        with locked(self.folder):
+        with locked(self.folder), self.interruption.installed():
             self._check_unchanged()
+            say(before_run(self.loaded, self.allow_code, again=self._again))
             if self.first is not None:
                 self.ledger.forget(self.first)
             remove_left_overs(self.folder)
@@ -112,13 +120,18 @@ class _Run:
                     "steps can be added at the end, rounds can be raised",
                 )
         for (round, number, _), step in planned.items():
+            self.ledger.require_place(step.id, number, round)
             if self._again(number, round):
                 continue
             record = self.ledger.read(step.id, number, round)
-            kept = "keeps_partial" in self.manager.get("step", step.step).component.tags
-            if record is not None and (record.finished or kept):  # any other unfinished step starts over anyway
+            folder = self.ledger.step_folder(step.id, number, round)
+            if record is not None and (record.finished or self._keeps(step, folder)):
                 self._compare(record, step, number, round)
-                self.ledger.adopt(record, self.ledger.step_folder(step.id, number, round))
+                self.ledger.adopt(record, folder)
+
+    def _keeps(self, step: StepSpec, folder: Path) -> bool:
+        """Whether the folder of the unfinished step holds work that is gone on with; any other starts over."""
+        return "keeps_partial" in self.manager.get("step", step.step).component.tags or (folder / CHECKPOINTS).is_dir()
 
     def _compare(self, record: StepRecord, step: StepSpec, number: int, round: int) -> None:
         changed = first_difference(record.identity, json_safe(self._identity(step, round)))
@@ -168,13 +181,16 @@ class _Run:
             self._compare(record, step, number, round)
             logger.info("round %d · %s is finished", round, step.id)
             self.ledger.adopt(record, folder)
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of a run that was killed right behind its end
             return
         started = StepRecord.new(step.id, round, json_safe(self._identity(step, round)))
         if not self._again(number, round) and self._take_over(started, number, folder):
             return
-        registered = self.manager.get("step", step.step)
-        if folder.exists() and "keeps_partial" not in registered.component.tags:
+        if folder.exists() and not (record is not None and self._keeps(step, folder)):
             shutil.rmtree(folder)
+        elif record is not None:
+            self._compare(record, step, number, round)
+            started = replace(started, started=record.started)
         folder.mkdir(parents=True, exist_ok=True)
         self.ledger.write(started, folder)
         logger.info("round %d · %s (%s)", round, step.id, step.step)
@@ -202,23 +218,28 @@ class _Run:
         return False
 
     def _do(self, step: StepSpec, folder: Path, round: int, started: StepRecord) -> None:
-        clock = time.perf_counter()
         context = self._context(step, folder, round)
         notify(self.manager, "alignkit_step_start", run=self.info, step_id=step.id, folder=folder)
+        clear_failure(folder)
         try:
-            built: Step = context.build("step", step.component)
-            with mixed_precision(context.device, self.recipe.precision):
-                output = built.run(context)
+            with ExitStack() as trackers:
+                for tracker in context.trackers:
+                    trackers.callback(tracker.close)
+                built: Step = context.build("step", step.component)
+                before_step(built, context)
+                with mixed_precision(context.device, self.recipe.precision):
+                    output = built.run(context)
         except BaseException as error:
-            notify(self.manager, "alignkit_failure", run=self.info, step_id=step.id, error=error)
-            if isinstance(error, Paused):
-                error.hint = f"{error.hint or ''}\n  -> then go on with: {self.command}".strip()
-            raise
-        finally:
-            for tracker in context.trackers:
-                tracker.close()
-        record = started.finish(output, time.perf_counter() - clock)
+            shown = explained(error, self.manager, folder, step.component)
+            notify(self.manager, "alignkit_failure", run=self.info, step_id=step.id, error=shown)
+            if isinstance(shown, Paused):
+                shown.hint = f"{shown.hint or ''}\n  -> then go on with: {self.command}".strip()
+            if shown is error:
+                raise
+            raise shown from error
+        record = started.finish(output, context.checkpoints.seconds)
         self.ledger.write(record, folder)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         self.ledger.adopt(record, folder)
         self.ledger.write_metrics()
         for part in sorted(set(output.outputs.values())):
@@ -228,6 +249,8 @@ class _Run:
 
     def _context(self, step: StepSpec, folder: Path, round: int) -> StepContext:
         import torch
+
+        from alignkit.checkpoints import Checkpoints
 
         seed = derived_seed(self.recipe.seed, round, step.id)
         torch.manual_seed(seed)
@@ -249,6 +272,9 @@ class _Run:
             context.build("tracker", spec) for spec in chosen_trackers(self.recipe, self.manager)
         ]
         context.trackers = trackers
+        context.kept_checkpoints = Checkpoints(
+            folder / CHECKPOINTS, self.recipe.checkpoints, self.interruption, trackers
+        )
         return context
 
     def _plugin_record(self) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """Options of the alignment loop. No torch here."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from alignkit.components import Config
 from alignkit.protocols import Whitening
+from alignkit.recipe.model import Operational
 from alignkit.records import Sampling
+from alignkit.training.config import KeepingConfig
 
 
 class WhitenedAdvantageConfig(Config):
@@ -78,7 +80,25 @@ class NormaliseConfig(Config):
     samples: int = Field(256, ge=2, description="completions of the reference policy that are scored at the start")
 
 
-class LoopConfig(Config):
+class AskingConfig(Config):
+    """What happens when a reward source raises, takes too long, or gives what is no finite number per completion."""
+
+    retries: int = Field(2, ge=0, description="how often it is asked again")
+    wait: float = Field(1.0, ge=0, description="seconds before it is asked again, doubled each time")
+    timeout: float | None = Field(
+        None, gt=0, description="seconds for a batch, and for each completion when it is asked about one at a time"
+    )
+
+
+class RewardFaultsConfig(AskingConfig):
+    """The same, where a batch can do without a completion."""
+
+    then: Literal["stop", "skip"] = Field(
+        "stop", description="afterwards the run stops, or goes on without the prompts concerned, which are counted"
+    )
+
+
+class LoopConfig(KeepingConfig):
     """How completions are sampled and turned into rewards."""
 
     iterations: int = Field(ge=1, description="batches of completions")
@@ -89,6 +109,9 @@ class LoopConfig(Config):
         None, ge=1, description="tokens; longer prompts are left out and counted in the summary"
     )
     kl: KLConfig = Field(KLConfig(), description="penalty for leaving the reference policy")
+    reward_faults: Annotated[RewardFaultsConfig, Operational()] = Field(
+        RewardFaultsConfig(), description="when a reward source fails"
+    )
     normalise_scores: NormaliseConfig | None = Field(None, description="shift and scale of scores")
     clip_score: float | None = Field(None, gt=0, description="scores are clipped to ± this before penalties")
     missing_stop: MissingStopConfig | None = Field(None, description="penalty for completions without a stop token")
@@ -100,6 +123,8 @@ class LoopConfig(Config):
     whiten_rewards: bool = Field(False, description="scale rewards to unit variance over the batch, keeping their mean")
     whiten_variance: Literal["biased", "unbiased"] = Field("biased", description="divided by n or by n - 1")
     whiten_scope: Literal["global", "local"] = Field("global", description="over all processes or each by itself")
-    micro_batch_tokens: int = Field(16384, ge=1, description="padded tokens per forward pass without gradient")
+    micro_batch_tokens: Annotated[int, Operational()] = Field(
+        16384, ge=1, description="padded tokens per forward pass without gradient"
+    )
     eval_every: int = Field(0, ge=0, description="iterations between measurements on the eval prompts; 0: ends only")
     eval_seed: int = Field(0, ge=0, description="seed of the measurements' samples")

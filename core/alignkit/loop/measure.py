@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from alignkit.batches import Rollout
+from alignkit.errors import Fault
+from alignkit.loop.guarded import GuardedSource, without_failed
 from alignkit.loop.logprobs import rollout_logprobs
-from alignkit.loop.scores import checked_scores
+from alignkit.loop.rollouts import checked_rollout
 from alignkit.ops import Ops
 from alignkit.protocols import Policy, Sampler, Scores
 from alignkit.records import Prompt, Sampling
@@ -20,23 +22,36 @@ def measure(
     ops: Ops,
     seed: int,
     max_tokens: int,
+    sampler_name: str = "the sampler",
 ) -> tuple[dict[str, float], Rollout]:
     """One completion per prompt; mean score of each source under its name, `kl` and the figures of `text_figures`.
+
+    Completions that a source with `then: skip` could not score are left out of its mean and counted.
 
     `kl` is the log-ratio to the reference summed over tokens, averaged over samples (nats), at the sampling
     temperature; it needs samples from the whole distribution, so it is left out where ids were left out (`kept_BTK`) or
     greedy, and a reference with the same tokenizer.
     """
-    rollout = sampler.rollout(policy, prompts, sampling, seed)
+    rollout = checked_rollout(sampler, policy, prompts, sampling, seed, sampler_name)
     figures = text_figures(rollout)
     for name, source in sources.items():
-        figures[name] = float(checked_scores(source, rollout).mean())
+        figures |= _mean_score(name, source if isinstance(source, GuardedSource) else GuardedSource(source), rollout)
     whole = rollout.kept_BTK is None and sampling.temperature > 0
     if reference is not None and whole and reference.tokenizer_id == policy.tokenizer_id:
         own_BT = rollout_logprobs(policy, rollout, ops, max_tokens)
         ref_BT = rollout_logprobs(reference, rollout, ops, max_tokens)
         figures["kl"] = float((own_BT - ref_BT).sum(-1).mean())
     return figures, rollout
+
+
+def _mean_score(name: str, source: GuardedSource, rollout: Rollout) -> dict[str, float]:
+    """The mean, and under `NAME_left_out` how many completions it is without, if any."""
+    scored = source.ask(rollout)
+    kept = without_failed(rollout, scored)
+    if kept is None:
+        raise Fault(f"{source.name} could score none of {len(rollout)} completions of a measurement")
+    left_out = len(rollout) - len(kept[0])
+    return {name: float(kept[1].mean())} | ({f"{name}_left_out": float(left_out)} if left_out else {})
 
 
 def text_figures(rollout: Rollout) -> dict[str, float]:

@@ -1,11 +1,13 @@
-"""Which prompts a policy can be asked."""
+"""Which prompts a policy can be asked, and in which order it is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
 
 from alignkit.errors import UserError
-from alignkit.protocols import Policy
+from alignkit.protocols import Policy, State
 from alignkit.records import Prompt
 
 
@@ -36,3 +38,30 @@ def fitting_prompts(
             f"all {too_long} prompts have more than {max_tokens} tokens", where="max_prompt_length", hint="raise it"
         )
     return Fitting(kept, too_long)
+
+
+class PromptBatches(Iterator[list[Prompt]]):
+    """Endless batches: a fresh permutation of the prompts each epoch, each prompt `repeat` times in its batch."""
+
+    def __init__(self, prompts: Sequence[Prompt], distinct: int, repeat: int, seed: int) -> None:
+        self._prompts = prompts
+        self._distinct = distinct
+        self._repeat = repeat
+        self._generator = torch.Generator().manual_seed(seed)
+        self._queue: list[int] = []
+
+    def __next__(self) -> list[Prompt]:
+        while len(self._queue) < self._distinct:
+            self._queue += torch.randperm(len(self._prompts), generator=self._generator).tolist()
+        chosen, self._queue = self._queue[: self._distinct], self._queue[self._distinct :]
+        return [self._prompts[i] for i in chosen for _ in range(self._repeat)]
+
+    def state(self) -> dict[str, Any]:
+        """The generator, and the prompts of its last permutation that are still to come."""
+        return {"generator": self._generator.get_state(), "queue": torch.tensor(self._queue, dtype=torch.int64)}
+
+    def restore(self, state: State) -> None:
+        """Go on behind the last batch before `state()`."""
+        data: dict[str, Any] = dict(state)
+        self._generator.set_state(data["generator"])
+        self._queue = data["queue"].tolist()

@@ -1,6 +1,7 @@
 """Scores of completions: checked, normalised, clipped, lowered where the stop token is missing."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -9,18 +10,24 @@ from alignkit.batches import Rollout
 from alignkit.errors import Fault
 from alignkit.loop.config import LoopConfig, MissingStopConfig, NormaliseConfig
 from alignkit.masked import all_sum
-from alignkit.protocols import Scores
+from alignkit.protocols import Scores, State
 
 
 def checked_scores(source: Scores, rollout: Rollout) -> Tensor:
     """Score the completions [B]. Raises Fault for scores of another shape or that are not finite."""
-    scores_B = source.score(rollout).float().cpu()
-    if scores_B.shape != (len(rollout),):
-        raise Fault(
-            f"the reward source returned scores of shape {tuple(scores_B.shape)} for {len(rollout)} completions"
-        )
+    scores_B = shaped_scores(source, rollout)
     check_finite(scores_B, rollout, "the reward source")
     return scores_B
+
+
+def shaped_scores(source: Scores, rollout: Rollout) -> Tensor:
+    """What the source gives for the completions [B], finite or not. Raises Fault for what is no such tensor."""
+    found: object = source.score(rollout)
+    if not isinstance(found, Tensor):
+        raise Fault(f"the reward source returned {type(found).__name__}, not a tensor")
+    if found.shape != (len(rollout),):
+        raise Fault(f"the reward source returned scores of shape {tuple(found.shape)} for {len(rollout)} completions")
+    return found.detach().float().cpu()
 
 
 def check_finite(scores_B: Tensor, rollout: Rollout, who: str) -> None:
@@ -58,6 +65,14 @@ class ScoreNormaliser:
     def std(self) -> float:
         """Deviation of the scores seen, divided by n; 1 if they were all equal."""
         return (self.squares / self.count) ** 0.5 if self.squares > 0 else 1.0
+
+    def state(self) -> dict[str, float]:
+        """The statistics."""
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+
+    def restore(self, state: State) -> None:
+        """Take over a `state()`."""
+        self.count, self.mean, self.squares = (float(cast("float", state[n])) for n in ("count", "mean", "squares"))
 
     def frozen(self) -> "ScoreNormaliser":
         """A copy that keeps these statistics whatever it is shown."""

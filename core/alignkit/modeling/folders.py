@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alignkit.errors import Fault, UserError
+from alignkit.errors import AlignkitError, Fault, UserError, said_by
 from alignkit.files import atomic_folder, digest, fingerprint
+from alignkit.manager.local import home_filled_in
 from alignkit.modeling.encoding import TextEncoder
+from alignkit.modeling.untrusted import require_plain_model, unpickling_refused
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json", "vocab.txt")
 
@@ -19,8 +21,8 @@ def check_model_path(path: str) -> None:
     """
     if path.startswith("@"):
         return
-    folder = Path(path).expanduser()
-    if not folder.exists():
+    folder = home_filled_in(Path(path))
+    if not _is_there(folder, path):
         if path.startswith(("/", ".", "~")) or path.count("/") > 1 or "\\" in path:
             raise UserError("no such model folder", where=path, hint="check the path")
         return
@@ -32,13 +34,16 @@ def check_model_path(path: str) -> None:
             where=path,
             hint="save the tokenizer beside the weights: tokenizer.save_pretrained(FOLDER)",
         )
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise UserError(
-            "the model folder has no safetensors weights", where=path, hint="convert them; pickle files are not read"
-        )
-    for file in (folder / "config.json", *weights):
+    require_plain_model(folder)
+    for file in (folder / "config.json", *sorted(folder.glob("*.safetensors"))):
         _check_whole(file)
+
+
+def _is_there(folder: Path, path: str) -> bool:
+    try:
+        return folder.exists()
+    except OSError as error:  # no leave to look, or a name that no file system has
+        raise UserError(f"cannot look for the model folder: {error.strerror}", where=path) from None
 
 
 def _check_whole(file: Path) -> None:
@@ -58,16 +63,19 @@ def _check_whole(file: Path) -> None:
 def load(auto_class: Any, path: str, **options: Any) -> Any:
     """`auto_class.from_pretrained(path)`; what transformers raises becomes a UserError."""
     import torch
-    from safetensors import SafetensorError
 
     check_model_path(path)
     _be_quiet()
+    # Said always: left out, transformers would ask on the terminal whether code of the folder may run.
+    options.setdefault("trust_remote_code", False)
     try:
-        return auto_class.from_pretrained(path, **options)
-    except torch.OutOfMemoryError:
+        with unpickling_refused(path):
+            return auto_class.from_pretrained(path, **options)
+    except (AlignkitError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().split("\n")[0]
+    except Exception as error:  # a folder's files can make transformers fail in any way
+        known = isinstance(error, OSError | ValueError | RuntimeError)
+        first = (str(error) if known else said_by(error)).strip().split("\n")[0]
         hint = "look at the folder's files" if Path(path).is_dir() else "a local folder works offline"
         raise UserError(f"cannot load the model: {first}", where=path, hint=hint) from None
 
@@ -83,7 +91,7 @@ def load_model(auto_class: Any, path: str, new: tuple[str, ...] = (), **options:
     made_as = (getattr(config, "architectures", None) or [""])[0]
     if made_as.endswith("ForSequenceClassification") and "CausalLM" in auto_class.__name__:
         raise UserError("this is a reward model or classifier, not a language model", where=path, hint="name a policy")
-    model, info = load(auto_class, path, output_loading_info=True, **options)
+    model, info = load(auto_class, path, output_loading_info=True, use_safetensors=True, **options)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
     if missing:
         shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
@@ -117,8 +125,12 @@ def stop_ids(model: Any) -> frozenset[int]:
     for config in (model.config, getattr(model, "generation_config", None)):
         value = getattr(config, "eos_token_id", None)
         if value is not None:
-            found.update([value] if isinstance(value, int) else value)
-    return frozenset(int(i) for i in found)
+            found.update(value if isinstance(value, list | tuple) else [value])
+    if not all(isinstance(i, int) and i >= 0 for i in found):
+        raise UserError(
+            f"eos_token_id is {sorted(map(str, found))}", where="config.json", hint="it holds ids: whole numbers"
+        )
+    return frozenset(found)
 
 
 def save(

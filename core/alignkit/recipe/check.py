@@ -1,15 +1,16 @@
 """Validates a recipe against the installed components: every option, name and reference, before anything runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from alignkit.code import require_allowed
 from alignkit.components import RECIPE_WORDS, Kind
-from alignkit.errors import UserError, did_you_mean
+from alignkit.errors import AlignkitError, UserError, did_you_mean
 from alignkit.manager import PluginManager, Registered
 from alignkit.recipe.deprecated import warn_of_deprecated
 from alignkit.recipe.model import LATEST, ComponentSpec, LastRound, Recipe, SlotOf, StepSpec
@@ -171,29 +172,48 @@ def references(data: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
 
 
 def check_recipe(recipe: Recipe, manager: PluginManager, lines: Lines, allowed: frozenset[str] | None = None) -> None:
-    """Raise UserError for the first thing that could not work: unknown component, option or reference.
+    """Raise the error for the first thing that could not work: unknown component, option or reference.
 
     With `allowed` (see `resolve`) also for files, models and code.
     """
-    resolve(manager, "policy", recipe.policy, lines, ("policy",), allowed)
+    for _, error in recipe_problems(recipe, manager, lines, allowed):
+        raise error
+
+
+def recipe_problems(
+    recipe: Recipe, manager: PluginManager, lines: Lines, allowed: frozenset[str] | None = None
+) -> Iterator[tuple[str, AlignkitError]]:
+    """Everything that `check_recipe` would raise, each with the id of the step it is about ("" for the whole run)."""
+
+    def tried(step: str, check: Callable[[], object]) -> Iterator[tuple[str, AlignkitError]]:
+        try:
+            check()
+        except AlignkitError as error:
+            yield step, error
+
+    yield from tried("", lambda: resolve(manager, "policy", recipe.policy, lines, ("policy",), allowed))
     for i, tracker in enumerate(chosen_trackers(recipe, manager)):
-        resolve(manager, "tracker", tracker, lines, ("trackers", i), allowed)
+        yield from tried("", partial(resolve, manager, "tracker", tracker, lines, ("trackers", i), allowed))
     if recipe.kernels not in RECIPE_WORDS["kernel"]:
-        manager.get("kernel", recipe.kernels, where=lines.at(("kernels",)))
+        yield from tried("", lambda: manager.get("kernel", recipe.kernels, where=lines.at(("kernels",))))
     ids = [s.id for s in recipe.steps]
     for text, path in references(recipe.policy.options):
-        _known(text, ids, lines, ("policy", *path))
+        yield from tried("", partial(_known, text, ids, lines, ("policy", *path)))
     for i, step in enumerate(recipe.steps):
         try:
             spec = _component_of(step, lines, ("steps", i))
             resolved = resolve(manager, "step", spec, lines, ("steps", i), allowed)
         except UserError as error:
-            raise UserError(f"step {step.id!r}: {error.what}", where=error.where, hint=error.hint) from None
+            yield step.id, UserError(f"step {step.id!r}: {error.what}", where=error.where, hint=error.hint)
+            continue
+        except AlignkitError as error:
+            yield step.id, error
+            continue
         last_round = _of_the_last_round(resolved.config) if step.each_round else set()
         again = [s.id for s in recipe.steps if s.each_round]
         for text, path in references(step.options):
             earlier = [*ids[:i], *again] if path[0] in last_round else ids[:i]
-            _known(text, earlier, lines, ("steps", i, *path))
+            yield from tried(step.id, partial(_known, text, earlier, lines, ("steps", i, *path)))
 
 
 def _of_the_last_round(config: BaseModel) -> set[str | int]:

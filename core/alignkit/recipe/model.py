@@ -90,6 +90,16 @@ class PluginOptions(Config):
     strict: bool = Field(False, description="any plugin that fails to load is an error")
 
 
+class CheckpointOptions(Config):
+    """When the state of an unfinished step is saved. None of it changes a result."""
+
+    seconds: float | None = Field(
+        60.0, ge=0, description="at least so long between two, and 20 times what one takes to write; null: not by time"
+    )
+    steps: int | None = Field(None, ge=1, description="also each time a loop has done so many more steps or iterations")
+    keep: int = Field(2, ge=2, description="newest ones that are kept: if one is damaged, the one before it is used")
+
+
 class Recipe(Config):
     """A whole run."""
 
@@ -106,6 +116,9 @@ class Recipe(Config):
         description="of matrix products in the models (autocast); weights, heads, losses and optimizers stay float32",
     )
     vars: dict[str, Any] = Field(default_factory=dict, description="values that steps refer to as $name")
+    checkpoints: CheckpointOptions = Field(
+        CheckpointOptions(), description="when the state of an unfinished step is saved"
+    )
     plugins: PluginOptions = Field(PluginOptions(), description="plugins that the recipe brings and leaves out")
     trackers: tuple[ComponentSpec, ...] = Field(
         (), description="receivers of metrics; left out: those of the installed ones that are meant for every run"

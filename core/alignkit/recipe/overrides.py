@@ -9,6 +9,8 @@ from alignkit.errors import UserError, did_you_mean
 from alignkit.recipe.model import Recipe
 from alignkit.recipe.source import KeyPath, Lines, parse_value
 
+# Characters and entries that variables may put into each part of a recipe.
+MAX_SIZE = 2_000_000
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
@@ -38,7 +40,8 @@ def _check_variables(data: Mapping[str, Any], lines: Lines) -> None:
 def _target(data: Mapping[str, Any], key: str) -> KeyPath:
     parts: list[str] = key.split(".")
     variables = data.get("vars") or {}
-    steps = [s.get("id") for s in data.get("steps") or [] if isinstance(s, dict)]
+    listed = data.get("steps")
+    steps = [s.get("id") if isinstance(s, dict) else None for s in listed] if isinstance(listed, list) else []
     if parts[0] in steps and len(parts) > 1:
         return ("steps", steps.index(parts[0]), *parts[1:])
     if parts[0] == "vars" and len(parts) > 1 and parts[1] not in variables and parts[1] not in _used(data):
@@ -94,29 +97,59 @@ def substitute(data: Any, variables: Mapping[str, Any], lines: Lines, path: KeyP
 
     `$$` is a dollar sign.
     """
-    if isinstance(data, dict):
-        return {k: substitute(v, variables, lines, (*path, k)) for k, v in data.items()}
-    if isinstance(data, list):
-        return [substitute(v, variables, lines, (*path, i)) for i, v in enumerate(data)]
-    if not isinstance(data, str) or "$" not in data:
-        return data
-    whole = VARIABLE.fullmatch(data)
-    if whole:
-        return _variable(whole, variables, lines, path)
-    parts = data.split("$$")
-    filled = [VARIABLE.sub(lambda m: str(_variable(m, variables, lines, path)), part) for part in parts]
-    return "$".join(filled)
+    return _Filling(variables, lines).fill(data, path)
 
 
-def _variable(match: re.Match[str], variables: Mapping[str, Any], lines: Lines, path: KeyPath) -> Any:
-    name = match.group(1) or match.group(2)
-    if name not in variables:
-        raise UserError(
-            f"${name} is not in vars{did_you_mean(name, list(variables))}",
-            where=lines.at(path),
-            hint=f"vars: {', '.join(variables) or 'none'}",
-        )
-    value = variables[name]
-    if value is None:
-        raise UserError(f"the variable {name} has no value", where=lines.at(path), hint=f"add {name}=… to the command")
-    return value
+class _Filling:
+    """Puts variables in, up to a size: a short file could name a long variable many times."""
+
+    def __init__(self, variables: Mapping[str, Any], lines: Lines) -> None:
+        self.variables = variables
+        self.lines = lines
+        self.size = 0
+
+    def fill(self, data: Any, path: KeyPath) -> Any:
+        if isinstance(data, dict):
+            return {k: self.fill(v, (*path, k)) for k, v in data.items()}
+        if isinstance(data, list):
+            return [self.fill(v, (*path, i)) for i, v in enumerate(data)]
+        if not isinstance(data, str) or "$" not in data:
+            return data
+        whole = VARIABLE.fullmatch(data)
+        if whole:
+            return self._bounded(self._variable(whole, path), path)
+        filled = [VARIABLE.sub(lambda m: self._text(m, path), part) for part in data.split("$$")]
+        return "$".join(filled)
+
+    def _text(self, match: re.Match[str], path: KeyPath) -> str:
+        return str(self._bounded(self._variable(match, path), path))
+
+    def _bounded(self, value: Any, path: KeyPath) -> Any:
+        """`value`, counted: its texts' characters and its entries."""
+        left = [value]
+        while left:
+            part = left.pop()
+            self.size += len(part) if isinstance(part, str) else 1
+            left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+            if self.size + len(left) > MAX_SIZE:
+                raise UserError(
+                    f"with its variables put in, the recipe is larger than {MAX_SIZE:,} characters",
+                    where=self.lines.at(path),
+                    hint="put long texts and lists into files",
+                )
+        return value
+
+    def _variable(self, match: re.Match[str], path: KeyPath) -> Any:
+        name = match.group(1) or match.group(2)
+        if name not in self.variables:
+            raise UserError(
+                f"${name} is not in vars{did_you_mean(name, list(self.variables))}",
+                where=self.lines.at(path),
+                hint=f"vars: {', '.join(self.variables) or 'none'}",
+            )
+        value = self.variables[name]
+        if value is None:
+            raise UserError(
+                f"the variable {name} has no value", where=self.lines.at(path), hint=f"add {name}=… to the command"
+            )
+        return value

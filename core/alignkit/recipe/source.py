@@ -9,8 +9,12 @@ import yaml
 from alignkit.errors import UserError
 
 KeyPath = tuple[str | int, ...]
-MAX_BYTES = 1_000_000
+MAX_BYTES = 250_000
+MAX_DEPTH = 50
+MAX_DIGITS = 100
 FLOAT, TIMESTAMP = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
+TEXT = "tag:yaml.org,2002:str"
+KNOWN_TAGS = {TEXT, FLOAT, *(f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "int", "bool", "null"))}
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,6 +64,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         raise UserError(f"cannot read the recipe: {error}", where=path) from None
     try:
         node = yaml.compose(text, Loader=_Loader)
+    except OverflowError:
+        raise UserError(r"not valid YAML: \U with a number that no character has", where=path) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -81,6 +87,10 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
         # An alias repeats a node; nested aliases grow without bound, and `vars` does what they are used for.
         raise UserError("YAML aliases are not allowed", where=f"{file}:{line}", hint="use vars and $name instead")
     seen.add(id(node))
+    if len(path) > MAX_DEPTH:
+        raise UserError(f"nested more than {MAX_DEPTH} levels deep", where=f"{file}:{line}")
+    if not isinstance(node, yaml.ScalarNode):
+        _require_known_tag(node, file)
     if isinstance(node, yaml.MappingNode):
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -97,18 +107,32 @@ def _plain(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], file: str,
     return _scalar(node, file)
 
 
+def _require_known_tag(node: yaml.Node, file: str) -> None:
+    """Tags that make anything else than plain data are refused, also where they would be ignored."""
+    if node.tag not in KNOWN_TAGS:
+        where = f"{file}:{node.start_mark.line + 1}"
+        hint = "leave the tag out, or put quotes around the text"
+        raise UserError(f"value not understood: the tag {node.tag}", where=where, hint=hint)
+
+
 def _scalar(node: yaml.Node, file: str) -> Any:
+    _require_known_tag(node, file)
+    if node.tag != TEXT and len(node.value) > MAX_DIGITS:
+        # A number of a million digits takes minutes to read, and one of 5,000 cannot be printed.
+        where = f"{file}:{node.start_mark.line + 1}"
+        raise UserError("a number this long is not understood", where=where, hint="put quotes around it if it is text")
     try:
         return _Loader("").construct_object(node, deep=True)
-    except (yaml.YAMLError, ValueError, KeyError) as error:
-        # `!!int x` is a ValueError, `!!bool x` a KeyError
+    except (yaml.YAMLError, ValueError, KeyError, IndexError) as error:
+        # `!!int x` is a ValueError, `!!bool x` a KeyError, `!!int ''` an IndexError
         where = f"{file}:{node.start_mark.line + 1}"
         raise UserError(f"value not understood: {getattr(error, 'problem', error)}", where=where) from None
 
 
 def parse_value(text: str) -> Any:
-    """The value of a `key=value` override, read as YAML; what is no YAML is text."""
+    """The value of a `key=value` override, read as YAML by the rules of recipes; what is no such YAML is text."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader)
-    except (yaml.YAMLError, ValueError, KeyError, RecursionError):
+        node = yaml.compose(text, Loader=_Loader)
+        return None if node is None else _plain(node, (), {}, "command line", set())
+    except (yaml.YAMLError, UserError, RecursionError, OverflowError):
         return text

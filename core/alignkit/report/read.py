@@ -80,7 +80,7 @@ def _object(path: Path, what: str, missing: list[str]) -> dict[str, Any]:
     except FileNotFoundError:
         missing.append(f"{path.name} ({what}) is missing.")
         return {}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         missing.append(f"{path.name} ({what}) cannot be read: {error}.")
         return {}
     if not isinstance(data, dict):
@@ -160,7 +160,7 @@ def json_row(line: str) -> dict[str, Any] | None:
     """The object on one line of a JSONL file; None for a line that was cut off or holds something else."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 

@@ -82,6 +82,22 @@ class DataStageContract(StageRuns):
             again = self.fit(tmp_path / "again").weights
         assert changed_weights(self.plain().weights, again) == [], "the same seed gave other weights"
 
+    def test_goes_on_where_it_was_interrupted(self, tmp_path: Path) -> None:
+        """Days of training end with a signal, and the same command goes on: weights, metrics and summary are the same.
+
+        `train_steps` sees to that. A stage with a loop of its own has `context.checkpoints.loop()`; one that takes no
+        checkpoints starts over.
+        """
+        whole = self.plain(heldout=8)
+        done = self.interrupted(tmp_path / "run", max(1, len(whole.rows) // 2), heldout=8)
+        if done is None:
+            return
+        assert changed_weights(whole.weights, done.weights) == [], (
+            "its state lacks something that the weights depend on"
+        )
+        assert done.rows == whole.rows, "rows of metrics are lost, doubled or others"
+        assert done.summary == whole.summary, "the summary depends on what was done before the interruption"
+
     def test_another_seed_another_order(self, tmp_path: Path) -> None:
         """The seed shuffles the records: in the file's order, sorted data would be learned one kind after the other."""
         if not self.shuffles:

@@ -1,24 +1,29 @@
 """Running a data stage on toy records and a tiny model, each run in a folder of its own."""
 
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from alignkit.checkpoints import Checkpoints
 from alignkit.components import Kind
 from alignkit.context import PARTS, StepContext
 from alignkit.data.store import RecordFile, write_records
+from alignkit.errors import Terminated
+from alignkit.interruption import Interruption
 from alignkit.manager import PluginManager
-from alignkit.protocols import DataStage, FitTask
+from alignkit.protocols import DataStage, FitTask, State
 from alignkit.records import Record
 from alignkit.testing.context import Rows, make_context
 from alignkit.testing.contract import ComponentContract
+from alignkit.testing.randomness import global_seed
 from alignkit.testing.tiny import TinyPolicy, tiny_policy
 from alignkit.testing.toy_records import toy_records
 
@@ -28,22 +33,35 @@ class Enough(BaseException):
 
 
 class Totals(Rows):
-    """A tracker that also keeps what it was told to count to, and ends the run after `limit` rows."""
+    """A tracker that also keeps what it was told to count to, and calls `act` after `limit` rows."""
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, act: Callable[[], None] | None = None) -> None:
         super().__init__()
         self.limit = limit
+        self.act = act or _enough
         self.totals: list[int | None] = []
 
     def log(self, step_id: str, index: int, metrics: Mapping[str, float]) -> None:
         """Keep the row."""
         super().log(step_id, index, metrics)
         if len(self.rows) == self.limit:
-            raise Enough
+            self.act()
+
+    def state(self) -> dict[str, int]:
+        """How many rows there are; a checkpoint has it."""
+        return {"rows": len(self.rows)}
+
+    def restore(self, state: State) -> None:
+        """Forget the rows behind a checkpoint."""
+        del self.rows[int(cast("int", state["rows"])) :]
 
     def start(self, step_id: str, total: int | None, unit: str) -> None:
         """Keep the total."""
         self.totals.append(total)
+
+
+def _enough() -> None:
+    raise Enough
 
 
 class Done(NamedTuple):
@@ -111,7 +129,7 @@ class StageRuns(ComponentContract):
     def part(self) -> str:
         """What the stage reads; `reads` itself has a check of its own."""
         folder = self._folders.mktemp("part")
-        stage = self._stage(folder, {}, make_context(folder, manager=self._manager))
+        stage = self._stage(folder / "options", {}, make_context(folder, manager=self._manager))
         return stage.reads if stage.reads in PARTS else "texts"
 
     def start_policy(self) -> TinyPolicy:
@@ -140,22 +158,11 @@ class StageRuns(ComponentContract):
 
         `limit`: the run ends when it has logged so many rows, and writes no model.
         """
-        folder = place / "step"
-        folder.mkdir(parents=True)
-        names = self._write(place, self.count if records is None else records, heldout, given)
+        names = self._prepare(place, self.count if records is None else records, heldout, given, spoiled)
         tracker = Totals(limit)
-        context = make_context(folder, seed, self._manager, self.device)
-        context.trackers = (tracker,)
-        self._save_start(place / "start", spoiled)
-        files = [RecordFile[Any](place / name, PARTS[self.part]) for name in names]
-        task = FitTask(
-            policy=lambda: self._load(place / "start"),
-            model_path=str(place / "start"),
-            data=files[0],
-            eval_data=files[1] if heldout else None,
-            context=context,
-        )
-        stage = self._stage(place, further or {}, context)
+        task = self._task(place, names, seed, tracker)
+        stage = self._stage(place / "options", further or {}, task.context)
+        folder = task.context.folder
         before, texts = _seen(place.parent, folder), [(place / name).read_bytes() for name in names]
         (place / "here").mkdir()
         summary: dict[str, Any] = {}
@@ -169,6 +176,50 @@ class StageRuns(ComponentContract):
             tracker.totals,
             strays=sorted(name for name in after if after[name] != before.get(name)),
             changed_records=[n for n, text in zip(names, texts, strict=True) if (place / n).read_bytes() != text],
+        )
+
+    def interrupted(self, place: Path, rows: int, heldout: int = 0) -> Done | None:
+        """The plain run, told to end when it has logged so many rows, and gone on with by a new stage on a new model.
+
+        None if it did not end before it was done, as a stage that takes no checkpoints does.
+        """
+        names = self._prepare(place, self.count, heldout, None, False)
+        interruption = Interruption()
+        tracker = Totals(rows, lambda: setattr(interruption, "requested", signal.SIGTERM))
+        for number, seed in enumerate((1, 2)):
+            task = self._task(place, names, 0, tracker, interruption)
+            stage = self._stage(place / f"options {number}", {}, task.context)
+            with global_seed(seed), suppress(Terminated):
+                summary = stage.fit(task)
+                return Done(summary, task.context.folder, tracker.rows, tracker.totals, [], []) if number else None
+            interruption.requested = None
+        raise AssertionError("the stage ended itself once more when nobody told it to")
+
+    def _prepare(
+        self, place: Path, count: int, heldout: int, given: Sequence[Record] | None, spoiled: bool
+    ) -> list[str]:
+        """Make a run's folders, its records and the model that it starts from; returns the records' files."""
+        (place / "step").mkdir(parents=True)
+        self._save_start(place / "start", spoiled)
+        return self._write(place, count, heldout, given)
+
+    def _task(
+        self, place: Path, names: Sequence[str], seed: int, tracker: Totals, interruption: Interruption | None = None
+    ) -> FitTask:
+        """What the step `train` would give the stage."""
+        folder = place / "step"
+        context = make_context(folder, seed, self._manager, self.device)
+        context.trackers = (tracker,)
+        context.kept_checkpoints = Checkpoints(
+            folder / "checkpoints", interruption=interruption, trackers=context.trackers
+        )
+        files = [RecordFile[Any](place / name, PARTS[self.part]) for name in names]
+        return FitTask(
+            policy=lambda: self._load(place / "start"),
+            model_path=str(place / "start"),
+            data=files[0],
+            eval_data=files[1] if len(files) > 1 else None,
+            context=context,
         )
 
     def _save_start(self, folder: Path, spoiled: bool) -> None:
@@ -190,8 +241,7 @@ class StageRuns(ComponentContract):
         write_records(place / "heldout.jsonl", toy_records(self.part, heldout, start=self.count))
         return ["train.jsonl", "heldout.jsonl"]
 
-    def _stage(self, place: Path, further: Mapping[str, Any], context: StepContext) -> DataStage:
-        folder = place / "options"
+    def _stage(self, folder: Path, further: Mapping[str, Any], context: StepContext) -> DataStage:
         folder.mkdir()
         config = self.resolved({**self.make_options(folder), **further})
         stage: DataStage = self._manager.get(self.kind, self._reference()).build(config, context)

@@ -18,7 +18,7 @@ from alignkit.feedback import (
     revised_demonstrations,
 )
 from alignkit.manager import PluginManager, Registered
-from alignkit.protocols import ReportsAnnotation
+from alignkit.protocols import ReportsAnnotation, TaskByTask
 from alignkit.records import Judgement, Task
 from alignkit.testing.effects import no_stray_files
 from alignkit.testing.judgements import Judge, alike, by_task, check_candidates, preferences, standing
@@ -266,6 +266,18 @@ class AnnotatesContract(RewardSourceContract):
             self._alike(turned[task.id], whole[task.id], "judged otherwise in another order of tasks")
         last = tasks[-1].id
         self._alike(alone[last], whole[last], "judged otherwise without the other tasks")
+
+    def test_task_by_task(self, judge: Judge) -> None:
+        """A source with `task_by_task` judges the tasks in their order, each to its end (`TaskByTask`).
+
+        A run that was stopped asks about the tasks behind the last one that has a judgement: any other would be lost.
+        """
+        if not isinstance(judge.source, TaskByTask) or not judge.source.task_by_task:
+            pytest.skip("not task by task")
+        tasks = self.tasks(overlap=2)
+        order = [task.id for task in tasks]
+        places = [order.index(judgement.task_id) for judgement in judge(tasks)]
+        assert places == sorted(places), "a task was judged after a later one; leave task_by_task out"
 
     def test_same_seed_same_judgements(self, another: Callable[..., Judge]) -> None:
         """Two builds with the same seed give the same judgements under the same ids.

@@ -54,11 +54,11 @@ class Optimizer:
         self.taken += steps
 
     def state(self) -> dict[str, Tensor | int]:
-        """A snapshot of steps taken and moments; parameters by their place, for they have no names here."""
+        """A snapshot of steps taken and moments, on the CPU; parameters by their place: they have no names here."""
         found: dict[str, Tensor | int] = {"taken": self.taken, "parameters": len(self.parameters)}
         for number, parameter in enumerate(self.parameters):
             for name, value in self._adam.state.get(parameter, {}).items():
-                found[f"{number}.{name}"] = value.detach().clone()
+                found[f"{number}.{name}"] = value.detach().to("cpu", copy=True)
         return found
 
     def restore(self, state: Mapping[str, Any]) -> None:

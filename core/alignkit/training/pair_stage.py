@@ -6,18 +6,22 @@ batch's loss is a sum over pairs divided by the sum of their weights, whatever t
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from alignkit.batches import Row
+from alignkit.context import StepContext
 from alignkit.ops import Ops
+from alignkit.preflight import DataView, Finding, optimizer_findings, row_findings
 from alignkit.protocols import FitTask, Policy
 from alignkit.training.backward import accumulate_gradients
 from alignkit.training.config import PairTrainingConfig
+from alignkit.training.keeping import Keeper, heldout_evaluation
 from alignkit.training.loop import train_steps
+from alignkit.training.nonfinite import texts_of
 from alignkit.training.pairs import (
     Group,
     IndexPair,
@@ -73,6 +77,14 @@ class PairTraining:
         self.config = config
         self.objective = objective
 
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """The options of the optimizer, before it runs."""
+        return optimizer_findings(self.config)
+
+    def examine_data(self, view: DataView) -> Iterable[Finding]:
+        """Rows as the model reads them."""
+        return row_findings(view, self.config.max_length, self.config.too_long)
+
     def fit(self, task: FitTask) -> dict[str, Any]:
         """Train and save; figures of the summary are on held-out pairs, before and after."""
         config, context, objective = self.config, task.context, self.objective
@@ -86,14 +98,29 @@ class PairTraining:
         def accumulate(indices: Sequence[int]) -> dict[str, float]:
             return accumulate_pairs(policy, [train[i] for i in indices], objective, tokens, ops)
 
-        steps = train_steps(policy.module, len(train), config, context, accumulate)
-        policy.save(context.folder / "model")
-        summary: dict[str, Any] = data.counts() | {"steps": steps}
-        if heldout is not None and before is not None:
+        def measured() -> dict[str, float]:
+            assert heldout is not None
+            assert before is not None
             after = Measured.of(policy, heldout.groups, tokens, ops)
-            summary |= compared(objective, before, after, policy.device, ops)
+            return compared(objective, before, after, policy.device, ops)
+
+        def logged(figures: Mapping[str, float]) -> dict[str, float]:
+            return {f"heldout_{name}": figures[name] for name in ("loss", "accuracy", "margin")}
+
+        where = f"step {context.step_id}"
+        evaluate = heldout_evaluation(policy.module, lambda: logged(measured()), heldout is not None, config, where)
+        keeper = Keeper(config.keep_best, config.keep_every, policy.save, context)
+        steps = train_steps(
+            policy.module, len(train), config, context, accumulate, evaluate=evaluate, keeper=keeper,
+            describe=lambda i: texts_of(policy.decode, train[i].rows),
+        )  # fmt: skip
+        policy.save(context.folder / "model")
+        summary: dict[str, Any] = data.counts() | {"steps": steps, **keeper.summary()}
+        if heldout is not None:
+            summary |= measured()
             summary["accuracy_longest_baseline"] = longest_baseline(heldout.pairs)
-            context.log(steps, {f"heldout_{name}": summary[name] for name in ("loss", "accuracy", "margin")})
+            if evaluate is None:  # else the last measurement has been logged
+                context.log(steps, logged(summary))
         first = train[:MEASURED]
         end = Measured.of(policy, [known.group for known in first], tokens, ops)
         reference_B = torch.cat([known.ref_logp_B for known in first])

@@ -1,10 +1,11 @@
 """Options shared by optimizer stages that learn from rollouts. No torch here."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from alignkit.components import Config
+from alignkit.recipe.model import Operational
 from alignkit.training.config import OptimizerConfig
 
 LossAggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"]
@@ -37,7 +38,9 @@ class RolloutTrainingConfig(OptimizerConfig):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all updates during which the rate rises")
     epochs: int = Field(4, ge=1, description="passes over each batch of completions")
     minibatches: int = Field(4, ge=1, description="optimizer steps per pass; a fresh permutation each pass")
-    micro_batch_tokens: int = Field(8192, ge=1, description="padded tokens per forward pass; changes memory only")
+    micro_batch_tokens: Annotated[int, Operational()] = Field(
+        8192, ge=1, description="padded tokens per forward pass; changes memory only"
+    )
     loss_aggregation: LossAggregation = Field(
         "token_mean",
         description="over the minibatch: mean over tokens; mean over completions of each one's mean; sum over tokens, "

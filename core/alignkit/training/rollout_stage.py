@@ -6,7 +6,8 @@ before the first update (Huang et al. 2024, "The N+ implementation details of RL
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +18,13 @@ from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.kl import KLTerm, kl_loss
 from alignkit.masked import token_weights
+from alignkit.preflight import Finding, optimizer_findings
 from alignkit.protocols import Critic, Experience, Policy, SharesTrunk
+from alignkit.records import plain_text
 from alignkit.training.backward import accumulate_gradients
 from alignkit.training.batching import micro_batches
 from alignkit.training.importance import importance_weights
+from alignkit.training.nonfinite import NonFinite
 from alignkit.training.objectives import Objective, fused_arguments
 from alignkit.training.optimizer import Optimizer
 from alignkit.training.rollout_config import RolloutTrainingConfig
@@ -29,6 +33,8 @@ logger = logging.getLogger("alignkit")
 
 # Largest of the micro-batches' values; all other figures add up.
 MAXIMA = ("ratio_error",)
+# Figures that have to be finite.
+LOSSES = ("policy_loss", "value_loss", "kl_loss")
 
 
 class SampledTokens(NamedTuple):
@@ -54,6 +60,10 @@ class RolloutTraining:
     def __init__(self, config: RolloutTrainingConfig, objective: Objective) -> None:
         self.config = config
         self.objective = objective
+
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """The options of the optimizer, before it runs."""
+        return optimizer_findings(self.config)
 
     def start(
         self, policy: Policy, reference: Policy, critic: Critic | None, iterations: int, context: StepContext
@@ -86,6 +96,9 @@ class RolloutTraining:
         if critic is not None and not self.shared:
             critic_config = config.model_copy(update={"lr": config.critic_lr or config.lr})
             self._critic_optimizer = Optimizer(critic.module.parameters(), critic_config, iterations * per_iteration)
+            parameters += list(critic.module.parameters())
+        where = f"step {context.step_id}"
+        self._watch = NonFinite(config.on_nonfinite, parameters, context.folder, where, losses=LOSSES)
 
     def update(self, experience: Experience) -> dict[str, float]:
         """One batch: `epochs` x `minibatches` optimizer steps. Metrics are means over them."""
@@ -97,22 +110,36 @@ class RolloutTraining:
         lr = self._policy_optimizer.lr
         rows: list[dict[str, float]] = []
         planned = self._minibatches(len(experience.rollout))
-        for indices in planned:
-            rows.append(self._minibatch(experience, indices))
-            if self.config.target_kl is not None and rows[-1]["approx_kl"] > self.config.target_kl:
-                self._skip(len(planned) - len(rows))
+        skipped = self._watch.skipped
+        self._watch.describe = partial(self._described, experience)
+        for number, indices in enumerate(planned, 1):
+            row = self._minibatch(experience, indices)
+            rows += [row] if row is not None else []
+            if row is not None and self.config.target_kl is not None and row["approx_kl"] > self.config.target_kl:
+                self._skip(len(planned) - number)
                 break
+        if self.config.on_nonfinite == "skip":
+            figures["skipped"] = float(self._watch.skipped - skipped)
+        if not rows:
+            return figures | {"lr": lr}
         first = {"first_ratio_error": rows[0]["ratio_error"], "first_clipped": rows[0]["clip_fraction"]}
         means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name not in MAXIMA}
         if self.config.target_kl is not None:
             figures["updates"] = float(len(rows))
         return means | figures | first | {"lr": lr}
 
+    def pass_over(self) -> None:
+        """Nothing of this iteration's batch is left: schedules go on as if it had been learned from."""
+        self.iteration += 1
+        self._skip(self.config.epochs * self.config.minibatches)
+
     def state(self) -> dict[str, Tensor | str | int | float | bool | None]:
         """Iteration, generator, and what the optimizers know; a copy, twice the size of the trained weights."""
         found: dict[str, Tensor | str | int | float | bool | None] = {
             "iteration": self.iteration,
             "generator": self._generator.get_state(),
+            "skipped": self._watch.skipped,
+            "skipped_in_a_row": self._watch.in_a_row,
         }
         for owner, optimizer in self._optimizers().items():
             found |= {f"{owner}.{name}": value for name, value in optimizer.state().items()}
@@ -132,6 +159,7 @@ class RolloutTraining:
             optimizer.restore({n.removeprefix(f"{owner}."): v for n, v in state.items() if n.startswith(f"{owner}.")})
         self.iteration = int(state["iteration"])
         self._generator.set_state(state["generator"])
+        self._watch.restore({"skipped": state["skipped"], "in_a_row": state["skipped_in_a_row"]})
 
     def _optimizers(self) -> dict[str, Optimizer]:
         """By what each trains."""
@@ -146,11 +174,35 @@ class RolloutTraining:
 
     def _skip(self, steps: int) -> None:
         """The schedules count steps that were planned, so that they end where they would have."""
-        for optimizer in self._optimizers().values():
-            optimizer.skip(steps)
+        for owner, optimizer in self._optimizers().items():
+            if owner == "critic" or self.iteration > self.config.critic_warmup:
+                optimizer.skip(steps)
 
-    def _minibatch(self, experience: Experience, indices: Sequence[int]) -> dict[str, float]:
-        """Gradients of one minibatch over micro-batches, then one step of each optimizer."""
+    def _minibatch(self, experience: Experience, indices: Sequence[int]) -> dict[str, float] | None:
+        """Gradients of one minibatch, then one step of each optimizer; None if it was not finite and left out."""
+        totals = self._watch.accumulated(self.iteration, indices, partial(self._gradients, experience))
+        if totals is None:
+            self._skip(1)
+            return None
+        if self.iteration > self.config.critic_warmup:
+            totals["policy_grad_norm"] = self._policy_optimizer.step()
+        else:
+            self.policy.module.zero_grad(set_to_none=True)
+        if self._critic_optimizer is not None:
+            totals["critic_grad_norm"] = self._critic_optimizer.step()
+        return totals
+
+    def _described(self, experience: Experience, index: int) -> dict[str, str]:
+        """A completion for people."""
+        rollout = experience.rollout
+        return {
+            "source": f"completion {index + 1} of iteration {self.iteration}",
+            "prompt": plain_text(rollout.prompts[index].prompt),
+            "text": rollout.texts[index],
+        }
+
+    def _gradients(self, experience: Experience, indices: Sequence[int]) -> dict[str, float]:
+        """Gradients of some completions as one minibatch, over micro-batches, and its figures."""
         chosen = list(indices)
         weights_bT = token_weights(experience.mask_BT[chosen], self.config.loss_aggregation, self.config.fixed_length)
         value_weights_bT = token_weights(experience.value_mask_BT[chosen], "token_mean")
@@ -163,12 +215,6 @@ class RolloutTraining:
             for name, value in part.items():
                 old = totals.get(name, 0.0)
                 totals[name] = max(old, value) if name in MAXIMA else old + value
-        if self.iteration > self.config.critic_warmup:
-            totals["policy_grad_norm"] = self._policy_optimizer.step()
-        else:
-            self.policy.module.zero_grad(set_to_none=True)
-        if self._critic_optimizer is not None:
-            totals["critic_grad_norm"] = self._critic_optimizer.step()
         return totals
 
     def _accumulate(

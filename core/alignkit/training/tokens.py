@@ -1,6 +1,7 @@
 """The loop behind `pretrain` and `sft`: maximum likelihood of the target tokens."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -11,7 +12,9 @@ from alignkit.protocols import Policy
 from alignkit.training.backward import accumulate_gradients
 from alignkit.training.batching import check_positions, micro_batches
 from alignkit.training.config import DataTrainingConfig
+from alignkit.training.keeping import Keeper, heldout_evaluation
 from alignkit.training.loop import train_steps
+from alignkit.training.nonfinite import texts_of
 
 
 def fit_tokens(
@@ -20,8 +23,8 @@ def fit_tokens(
     eval_rows: Sequence[Row],
     config: DataTrainingConfig,
     context: StepContext,
-) -> dict[str, float]:
-    """Train `policy` on the target tokens of `rows`; returns final losses (nats per token) and counts.
+) -> dict[str, Any]:
+    """Train `policy` on the target tokens of `rows`; returns final losses (nats per token), counts, and what was kept.
 
     The loss of a step is the sum over all its target tokens divided by their number, whatever the micro-batches are.
     """
@@ -29,20 +32,28 @@ def fit_tokens(
         raise UserError("no row has a token to train on", where=f"step {context.step_id}", hint="raise max_length")
     longest = max(len(r.ids) if r.positions is None else max(r.positions) + 1 for r in (*rows, *eval_rows))
     check_positions(longest, policy.max_positions)
-    tokens = 0
+    totals = {"tokens": 0.0}
 
     def accumulate(indices: Sequence[int]) -> dict[str, float]:
-        nonlocal tokens
         loss, count = accumulate_token_loss(policy, [rows[i] for i in indices], config.micro_batch_tokens, context)
-        tokens += count
+        totals["tokens"] += count
         return {"loss": loss}
 
-    total = train_steps(policy.module, len(rows), config, context, accumulate)
-    result = {"tokens": float(tokens), "steps": float(total), "loss": token_loss(policy, rows[:512], config, context)}
+    def heldout() -> dict[str, float]:
+        return {"heldout_loss": token_loss(policy, eval_rows, config, context)}
+
+    evaluate = heldout_evaluation(policy.module, heldout, bool(eval_rows), config, f"step {context.step_id}")
+    keeper = Keeper(config.keep_best, config.keep_every, policy.save, context)
+    total = train_steps(
+        policy.module, len(rows), config, context, accumulate, totals=totals, evaluate=evaluate, keeper=keeper,
+        describe=lambda i: texts_of(policy.decode, [rows[i]]),
+    )  # fmt: skip
+    result = {**totals, "steps": float(total), "loss": token_loss(policy, rows[:512], config, context)}
     if eval_rows:
-        result["heldout_loss"] = token_loss(policy, eval_rows, config, context)
-        context.log(total, {"heldout_loss": result["heldout_loss"]})
-    return result
+        result |= heldout()
+        if evaluate is None:  # else the last measurement has been logged
+            context.log(total, {"heldout_loss": result["heldout_loss"]})
+    return result | keeper.summary()
 
 
 def accumulate_token_loss(

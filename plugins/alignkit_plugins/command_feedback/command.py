@@ -1,12 +1,12 @@
 """The subcommand `feedback`. What it needs is imported when it runs."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from alignkit.errors import UserError
+from alignkit.terminal import say, say_json
 
 if TYPE_CHECKING:
     from alignkit_plugins.command_feedback.importing.gather import Gathered
@@ -103,9 +103,9 @@ def _say_imported(found: "Gathered", written: "Written", place: Path, as_json: b
     }
     for what, count in notes.items():
         if count:
-            click.echo(f"  {what}: {count:,}", err=True)
+            say(f"  {what}: {count:,}", err=True)
     for which, why in written.refused[:SHOWN_REFUSALS]:
-        click.echo(f"    {which}: {why}", err=True)
+        say(f"    {which}: {why}", err=True)
     if len(written.refused) > SHOWN_REFUSALS:
         click.echo(f"    and {len(written.refused) - SHOWN_REFUSALS} more; --json lists them all", err=True)
 
@@ -127,7 +127,7 @@ def export(place: Path, form: str, to: Path, force: bool, as_json: bool) -> None
     else:
         click.echo(f"{to}: {summary['rows']:,} rows")
     for what, count in summary["lost"].items():
-        click.echo(f"  not in the file: {what}: {count:,}", err=True)
+        say(f"  not in the file: {what}: {count:,}", err=True)
 
 
 @command.command("stats")
@@ -261,4 +261,4 @@ def _option_value(text: str) -> Any:
 def _print(data: Any) -> None:
     from alignkit.files import json_safe
 
-    click.echo(json.dumps(json_safe(data), indent=2, ensure_ascii=False, allow_nan=False))
+    say_json(json_safe(data))

@@ -13,6 +13,7 @@ from alignkit.comparison import Comparison, Disagreement, compare
 from alignkit.errors import UserError, did_you_mean
 from alignkit.files import atomic_write
 from alignkit.records import Judgement, Task, plain_text
+from alignkit.terminal import printable
 from alignkit_plugins.command_feedback.stats import INTERVALS, share_text
 
 HERE = Path(__file__).parent
@@ -120,14 +121,14 @@ def print_comparison(found: Comparison, first: Side, second: Side) -> None:
     """A table for people, on stdout."""
     from rich.markup import escape
 
-    title = f"{second.name} held against {first.name}"
+    title = printable(f"{second.name} held against {first.name}")
     table = Table(
         title=escape(title), caption=INTERVALS, show_header=False, title_justify="left", caption_justify="left"
     )
     table.add_column(no_wrap=True)
     table.add_column()
     for name, text, _ in figures(found, first, second):
-        table.add_row(escape(name), escape(text))
+        table.add_row(escape(printable(name)), escape(printable(text)))
     Console().print(table)
 
 

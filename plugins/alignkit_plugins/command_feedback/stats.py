@@ -9,6 +9,7 @@ from rich.table import Table
 
 from alignkit.agreement import Share, agreement, current, gold_accuracy, length_preference, newest, position_preference
 from alignkit.annotation.reading import Feedback
+from alignkit.terminal import printable
 
 INTERVALS = "Intervals treat cases as independent; those of one task or annotator are not, which makes them too narrow."
 
@@ -48,7 +49,7 @@ def print_statistics(figures: Mapping[str, Any], title: str) -> None:
     table.add_column(no_wrap=True)
     table.add_column()
     for name, text in _lines(figures):
-        table.add_row(escape(name), escape(text))
+        table.add_row(escape(printable(name)), escape(printable(text)))
     Console().print(table)
 
 

@@ -7,6 +7,8 @@ from alignkit.records import Binary, Candidate, Critique, Instructions, Pairwise
 
 TEXT_CHARACTERS = 100_000
 REASON_CHARACTERS = 2_000
+# Fields in which people write, and not only choose.
+WRITTEN = ("text", "revision", "reason")
 
 Fields = Mapping[str, str]
 

@@ -13,7 +13,7 @@ from alignkit.annotation import Briefing, Form, Person, Refused, guidelines_vers
 from alignkit.errors import UserError
 from alignkit.records import Annotator, Evidence, Judgement, Task
 from alignkit_plugins.command_label.access import require_annotator
-from alignkit_plugins.command_label.answers import REASON_CHARACTERS, BadAnswer, Fields, limited, payload_of
+from alignkit_plugins.command_label.answers import REASON_CHARACTERS, WRITTEN, BadAnswer, Fields, limited, payload_of
 from alignkit_plugins.command_label.desk import Desk, desk_of
 from alignkit_plugins.command_label.presenting import excerpt, filled, in_words, presented, view
 from alignkit_plugins.command_label.text import show
@@ -213,7 +213,7 @@ def _refused(
     if standing is not None and standing.judgement.id != fields.get("supersedes", ""):
         note = "An answer of yours is stored already. Submit again to replace it with what stands here."
         return _ask(desk, person, task, form, briefing, fields=fields, note=note, status=409)
-    kept = "\n\n".join(text for name in ("text", "revision", "reason") if (text := fields.get(name, "").strip()))
+    kept = "\n\n".join(text for name in WRITTEN if (text := fields.get(name, "").strip()))
     return _message(desk, person, "This task went to others", WENT_TO_OTHERS, 409, kept)
 
 

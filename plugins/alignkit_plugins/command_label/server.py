@@ -11,6 +11,7 @@ import click
 
 from alignkit.annotation import AnnotationStore
 from alignkit.errors import UserError
+from alignkit.terminal import say
 from alignkit_plugins.command_label.access import Keys
 from alignkit_plugins.command_label.app import make_app
 from alignkit_plugins.command_label.guard import LOOPBACK_NAMES, Names
@@ -85,7 +86,7 @@ def _say_what(store: AnnotationStore, path: Path) -> None:
     click.echo(f"Labelling {path}")
     for collection in store.collections():
         progress = store.progress(collection)
-        click.echo(f"  {collection}: {progress.tasks} tasks, {progress.complete} complete, {progress.answers} answers")
+        say(f"  {collection}: {progress.tasks} tasks, {progress.complete} complete, {progress.answers} answers")
 
 
 def _listen(address: Address) -> socket.socket:

@@ -1,11 +1,11 @@
 """`alignkit sample MODEL`."""
 
-import json
 from pathlib import Path
 
 import click
 
 from alignkit.errors import UserError
+from alignkit.terminal import say, say_json
 
 
 @click.command("sample")
@@ -33,11 +33,11 @@ def command(model: str, settings: tuple[str, ...], prompts: tuple[str, ...], fil
 
     for prompt, completion, chat in sample_model(model, list(prompts), file, options, seed):
         if as_json:
-            click.echo(json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False))
+            say_json({"prompt": prompt, "completion": completion}, indent=None)
         else:
             # A conversation's answer stands on a line of its own, a continued text goes on.
-            click.secho(prompt, dim=True, nl=chat)
-            click.echo(f"assistant: {completion}" if chat else completion)
+            say(prompt, dim=True, nl=chat)
+            say(f"assistant: {completion}" if chat else completion)
 
 
 def _settings(settings: tuple[str, ...]) -> dict[str, object]:

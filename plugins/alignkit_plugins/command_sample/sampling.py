@@ -7,6 +7,7 @@ from typing import Any
 from alignkit.data.rows import BadRow
 from alignkit.data.sources import read_rows
 from alignkit.errors import UserError
+from alignkit.loop.rollouts import checked_rollout
 from alignkit.protocols import Policy, Sampler
 from alignkit.recipe import ComponentSpec
 from alignkit.recipe.check import resolve, validated
@@ -31,7 +32,7 @@ def sample_model(
             raise UserError("the file has no prompt", where=file)
     else:
         prompts = [_prompt(policy, text) for text in texts]
-    rollout = sampler.rollout(policy, prompts, sampling, seed)
+    rollout = checked_rollout(sampler, policy, prompts, sampling, seed)
     for prompt, text in zip(prompts, rollout.texts, strict=True):
         yield plain_text(prompt.prompt), text, not isinstance(prompt.prompt, str)
 

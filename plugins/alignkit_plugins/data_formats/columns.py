@@ -1,13 +1,15 @@
 """Reading the columns of one row, each problem named: which column, what stands there instead."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
-from alignkit.data.rows import BadRow, json_type
+from alignkit.data.rows import BadRow, brief, json_type
 from alignkit.errors import did_you_mean
 from alignkit.protocols import SourceRow
 from alignkit.records import Content, Message, Prompt
 
+SHOWN_COLUMNS = 20
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
 
@@ -24,11 +26,21 @@ def row_object(source: SourceRow) -> dict[str, Any]:
 def value(row: dict[str, Any], column: str) -> Any:
     """A column that must be there and not null."""
     if column not in row:
-        hint = did_you_mean(column, list(row)) or f"; the row has {', '.join(map(repr, row)) or 'no column'}"
+        hint = did_you_mean(column, _first(row)) or f"; the row has {_listed(row) or 'no column'}"
         raise BadRow(f"column {column!r} is missing{hint}", reason="missing column")
     if row[column] is None:
         raise BadRow(f"column {column!r} is null", reason="missing column")
     return row[column]
+
+
+def _first(row: dict[str, Any]) -> list[str]:
+    """Some names of columns: a row may have any number, of any length."""
+    return [name[:100] for name in islice(row, SHOWN_COLUMNS)]
+
+
+def _listed(row: dict[str, Any]) -> str:
+    more = f" and {len(row) - SHOWN_COLUMNS} more" if len(row) > SHOWN_COLUMNS else ""
+    return ", ".join(map(brief, islice(row, SHOWN_COLUMNS))) + more
 
 
 def content(row: dict[str, Any], column: str) -> Content:
@@ -65,15 +77,17 @@ def _message(item: Any, name: str) -> Message:
         raise BadRow(f"{name} is {json_type(item)}, not an object with role and content", reason="wrong type")
     for key in ("role", "content"):
         if not isinstance(item.get(key), str):
-            has = f"is {json_type(item[key])}" if key in item else f"is missing; it has {', '.join(map(repr, item))}"
+            has = f"is {json_type(item[key])}" if key in item else f"is missing; it has {_listed(item)}"
             raise BadRow(f"{key!r} of {name} {has}", reason="wrong type" if key in item else "missing column")
     if item["role"] not in ROLES:
-        known = did_you_mean(item["role"], list(ROLES)) or f"; known: {', '.join(ROLES)}"
-        raise BadRow(f"{name} has the role {item['role']!r}{known}", reason="unknown role")
+        known = did_you_mean(item["role"][:100], list(ROLES)) or f"; known: {', '.join(ROLES)}"
+        raise BadRow(f"{name} has the role {brief(item['role'])}{known}", reason="unknown role")
     # Parquet fills keys that only some messages have with null.
     more = [key for key, v in item.items() if key not in ("role", "content") and v is not None]
     if more:
-        raise BadRow(f"{name} has {more[0]!r}, which would be lost: only role and content are kept", reason="extra key")
+        raise BadRow(
+            f"{name} has {brief(more[0])}, which would be lost: only role and content are kept", reason="extra key"
+        )
     return Message(role=item["role"], content=item["content"])
 
 

@@ -1,6 +1,7 @@
 """Prompts with the answer to imitate: two columns, or a chat whose last turn is the answer."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from pydantic import Field
 
@@ -9,6 +10,7 @@ from alignkit.data.rows import BadRow
 from alignkit.protocols import SourceRow
 from alignkit.records import Demonstration, Message, Record
 from alignkit_plugins.data_formats import columns
+from alignkit_plugins.data_formats.known import KnownColumns
 
 
 class PromptCompletionConfig(Config):
@@ -27,17 +29,22 @@ class PromptCompletionFormat:
     def __init__(self, config: PromptCompletionConfig) -> None:
         self._config = config
         self._prompts = columns.NewPrompts()
+        self._columns = KnownColumns(config.prompt_field, config.completion_field)
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Record]]:
         """One demonstration a row."""
         names = (self._config.prompt_field, self._config.completion_field)
         for source in rows:
-            row = columns.row_object(source)
+            row = self._columns.row(source)
             prompt, completion = (columns.filled(row, name) for name in names)
             columns.same_form(prompt, completion, " and ".join(map(repr, names)))
             yield "demonstrations", Demonstration(prompt=prompt, completion=completion)
             if self._config.also_prompts:
                 yield from self._prompts.of(prompt)
+
+    def notes(self) -> dict[str, Any]:
+        """For the summary: columns that were not read."""
+        return self._columns.notes()
 
 
 class MessagesConfig(Config):
@@ -55,11 +62,12 @@ class MessagesFormat:
     def __init__(self, config: MessagesConfig) -> None:
         self._config = config
         self._prompts = columns.NewPrompts()
+        self._columns = KnownColumns(config.messages_field)
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Record]]:
         """One demonstration a row: the last turn is the completion, what stands before it the prompt."""
         for source in rows:
-            turns = chat(columns.row_object(source), self._config.messages_field)
+            turns = chat(self._columns.row(source), self._config.messages_field)
             if turns[-1].role != "assistant":
                 problem = f"the last message has the role {turns[-1].role!r}, a demonstration ends with 'assistant'"
                 raise BadRow(problem, reason="no answer at the end")
@@ -68,6 +76,10 @@ class MessagesFormat:
             yield "demonstrations", Demonstration(prompt=turns[:-1], completion=turns[-1:])
             if self._config.also_prompts:
                 yield from self._prompts.of(turns[:-1])
+
+    def notes(self) -> dict[str, Any]:
+        """For the summary: columns that were not read."""
+        return self._columns.notes()
 
 
 def chat(row: dict[str, object], column: str) -> tuple[Message, ...]:

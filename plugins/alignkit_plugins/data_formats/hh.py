@@ -2,6 +2,7 @@ r"""Transcripts of hh-rlhf (Bai et al. 2022): `\n\nHuman: …\n\nAssistant: …`
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from pydantic import Field
 
@@ -10,6 +11,7 @@ from alignkit.data.rows import BadRow
 from alignkit.protocols import SourceRow
 from alignkit.records import Demonstration, Message, PreferencePair, Record
 from alignkit_plugins.data_formats import columns
+from alignkit_plugins.data_formats.known import KnownColumns
 from alignkit_plugins.data_formats.preference import common_messages
 
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -33,16 +35,21 @@ class HHFormat:
     def __init__(self, config: HHConfig) -> None:
         self._config = config
         self._prompts = columns.NewPrompts()
+        self._columns = KnownColumns(config.chosen_field, config.rejected_field)
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Record]]:
         """One pair a row."""
         for source in rows:
-            pair = self._pair(columns.row_object(source))
+            pair = self._pair(self._columns.row(source))
             yield "preferences", pair
             if self._config.also_demonstrations:
                 yield "demonstrations", Demonstration(prompt=pair.prompt, completion=pair.chosen)
             if self._config.also_prompts:
                 yield from self._prompts.of(pair.prompt)
+
+    def notes(self) -> dict[str, Any]:
+        """For the summary: columns that were not read."""
+        return self._columns.notes()
 
     def _pair(self, row: dict[str, object]) -> PreferencePair:
         names = self._config.chosen_field, self._config.rejected_field

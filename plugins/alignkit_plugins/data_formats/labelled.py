@@ -1,6 +1,7 @@
 """Completions labelled good or bad, each for itself: TRL's unpaired preferences."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from pydantic import Field
 
@@ -8,6 +9,7 @@ from alignkit.components import Config
 from alignkit.protocols import SourceRow
 from alignkit.records import Demonstration, LabelledCompletion, Record
 from alignkit_plugins.data_formats import columns
+from alignkit_plugins.data_formats.known import KnownColumns
 
 
 class LabelledConfig(Config):
@@ -28,12 +30,13 @@ class LabelledFormat:
     def __init__(self, config: LabelledConfig) -> None:
         self._config = config
         self._prompts = columns.NewPrompts()
+        self._columns = KnownColumns(config.prompt_field, config.completion_field, config.label_field)
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Record]]:
         """One labelled completion a row."""
         names = (self._config.prompt_field, self._config.completion_field)
         for source in rows:
-            row = columns.row_object(source)
+            row = self._columns.row(source)
             prompt, completion = columns.content(row, names[0]), columns.filled(row, names[1])
             columns.same_form(prompt, completion, " and ".join(map(repr, names)))
             if not isinstance(prompt, str):
@@ -44,3 +47,7 @@ class LabelledFormat:
                 yield "demonstrations", Demonstration(prompt=prompt, completion=completion)
             if self._config.also_prompts:
                 yield from self._prompts.of(prompt)
+
+    def notes(self) -> dict[str, Any]:
+        """For the summary: columns that were not read."""
+        return self._columns.notes()

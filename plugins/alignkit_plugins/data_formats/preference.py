@@ -10,6 +10,7 @@ from alignkit.data.rows import BadRow
 from alignkit.protocols import SourceRow
 from alignkit.records import Content, Demonstration, Message, PreferencePair, Record
 from alignkit_plugins.data_formats import columns
+from alignkit_plugins.data_formats.known import KnownColumns
 
 
 class PreferenceConfig(Config):
@@ -40,13 +41,16 @@ class PreferenceFormat:
     def __init__(self, config: PreferenceConfig) -> None:
         self._config = config
         self._prompts = columns.NewPrompts()
+        votes = (config.votes_for, config.votes_against, config.votes_tied)
+        optional = (config.prompt_field, config.margin_field)
+        self._columns = KnownColumns(config.chosen_field, config.rejected_field, *votes, optional=optional)
         # Form of the first row and its place: a file that changes its form half-way was joined by mistake.
         self._form: tuple[str, str] | None = None
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Record]]:
         """One pair a row."""
         for source in rows:
-            row = columns.row_object(source)
+            row = self._columns.row(source)
             prompt, chosen, rejected = self._texts(row, source.where)
             yield (
                 "preferences",
@@ -58,6 +62,10 @@ class PreferenceFormat:
                 yield "demonstrations", Demonstration(prompt=prompt, completion=chosen)
             if self._config.also_prompts:
                 yield from self._prompts.of(prompt)
+
+    def notes(self) -> dict[str, Any]:
+        """For the summary: columns that were not read."""
+        return self._columns.notes()
 
     def _texts(self, row: dict[str, Any], where: str) -> tuple[Content, Content, Content]:
         names = self._config.chosen_field, self._config.rejected_field

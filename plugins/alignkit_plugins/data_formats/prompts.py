@@ -1,6 +1,7 @@
 """Prompts alone, also taken from rows that have an answer."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from pydantic import Field
 
@@ -9,6 +10,7 @@ from alignkit.protocols import SourceRow
 from alignkit.records import Content, Prompt
 from alignkit_plugins.data_formats import columns
 from alignkit_plugins.data_formats.demonstrations import chat
+from alignkit_plugins.data_formats.known import KnownColumns
 
 
 class PromptsConfig(Config):
@@ -22,19 +24,24 @@ class PromptsConfig(Config):
 
 
 class PromptsFormat:
-    """Rows {prompt} or {messages} become ("prompts", Prompt); other columns are not looked at."""
+    """Rows {prompt} or {messages} become ("prompts", Prompt); other columns are counted."""
 
     generates = False
 
     def __init__(self, config: PromptsConfig) -> None:
         self._config = config
+        self._columns = KnownColumns(config.prompt_field, config.messages_field)
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Prompt]]:
         """One prompt a row."""
         for source in rows:
-            prompt = self._prompt(columns.row_object(source))
+            prompt = self._prompt(self._columns.row(source))
             columns.check_filled(prompt, "prompt")
             yield "prompts", Prompt(prompt=prompt)
+
+    def notes(self) -> dict[str, Any]:
+        """For the summary: columns that were not read."""
+        return self._columns.notes()
 
     def _prompt(self, row: dict[str, object]) -> Content:
         name, chat_name = self._config.prompt_field, self._config.messages_field

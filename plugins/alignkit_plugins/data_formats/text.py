@@ -1,7 +1,8 @@
 """Documents for language-model pretraining, from plain text or from one column."""
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from io import StringIO
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -10,6 +11,7 @@ from alignkit.data.rows import BadRow
 from alignkit.protocols import SourceRow
 from alignkit.records import Text
 from alignkit_plugins.data_formats import columns
+from alignkit_plugins.data_formats.known import KnownColumns
 
 MAX_CHARACTERS = 16 * 1024 * 1024
 
@@ -30,11 +32,15 @@ class TextFormat:
     """
 
     generates = False
+    joins_rows = True
 
     def __init__(self, config: TextConfig) -> None:
         self._config = config
-        self._lines: list[str] = []
-        self._characters = 0
+        self._columns = KnownColumns(config.text_field)
+        # One buffer, not a list: five million lines of two letters would take twenty times their length.
+        self._text = StringIO()
+        self._lines = 0
+        self._first = ""
         self._file = ""
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Text]]:
@@ -47,32 +53,43 @@ class TextFormat:
             ends = not source.row.strip() or file != self._file or self._config.separator == "line"
             self._file = file
             documents = self._taken() if ends else []
-            self._add(source.row)  # before the yield, from which the reader may not come back
+            self._add(source.row, source.where)  # before the yield, from which the reader may not come back
             yield from documents
         yield from self._taken()
 
+    def notes(self) -> dict[str, Any]:
+        """For the summary: columns that were not read."""
+        return self._columns.notes()
+
     def _taken(self) -> list[tuple[str, Text]]:
         """The document that the lines make, if there are any; none are left."""
-        found = [("texts", Text(text="\n".join(self._lines)))] if self._lines else []
-        self._lines, self._characters = [], 0
+        found = [("texts", Text(text=self._text.getvalue()))] if self._lines else []
+        self._text, self._lines = StringIO(), 0
         return found
 
-    def _add(self, line: str) -> None:
+    def _add(self, line: str, where: str) -> None:
         """Keep a line that is not blank. Raises BadRow, and forgets the lines, where they have grown too many."""
         if not line.strip():
             return
-        self._characters += len(line) + bool(self._lines)
-        self._lines.append(line)
-        if self._characters > MAX_CHARACTERS:
-            self._taken()
+        if self._lines:
+            self._text.write("\n")
+        else:
+            self._first = where
+        self._text.write(line)
+        self._lines += 1
+        if self._text.tell() > MAX_CHARACTERS:
+            lost = self._lines
+            self._text, self._lines = StringIO(), 0
             raise BadRow(
-                f"no empty line in the {MAX_CHARACTERS // 1024**2} Mi characters before; set separator: line",
+                f"no empty line in the {MAX_CHARACTERS // 1024**2} Mi characters from {self._first} to here, "
+                "all left out; set separator: line",
                 reason="document too long",
+                rows=lost,
             )
 
     def _of_column(self, source: SourceRow) -> Text:
         name = self._config.text_field
-        found = columns.filled(columns.row_object(source), name)
+        found = columns.filled(self._columns.row(source), name)
         if not isinstance(found, str):
             raise BadRow(f"column {name!r} is a list of messages, not text", reason="wrong type")
         return Text(text=found)

@@ -4,7 +4,7 @@ How much is measured from z0, the KL to the reference. The reference is the poli
 log-probs of all completions are computed once. Dropout stays off, so that log-ratios are 0 before the first update.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,11 +12,15 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import Row
+from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.ops import Ops
+from alignkit.preflight import DataView, Finding, optimizer_findings, row_findings
 from alignkit.protocols import FitTask, Policy
 from alignkit.training.backward import accumulate_gradients
+from alignkit.training.keeping import Keeper, heldout_evaluation
 from alignkit.training.loop import train_steps
+from alignkit.training.nonfinite import texts_of
 from alignkit.training.pairs import PairColumns, decided, flatten, longest_baseline, micro_groups, points
 from alignkit.training.sequences import all_sequence_logps, completion_row, sequence_logps
 from alignkit_plugins.optim_kto.config import KTOConfig
@@ -48,6 +52,14 @@ class KTO:
         self.config = config
         self.reads: str = config.reads
 
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """The options of the optimizer, before it runs."""
+        return optimizer_findings(self.config)
+
+    def examine_data(self, view: DataView) -> Iterable[Finding]:
+        """Rows as the model reads them."""
+        return row_findings(view, self.config.max_length, self.config.too_long)
+
     def fit(self, task: FitTask) -> dict[str, Any]:
         """Train and save; figures of the summary are on held-out records, before and after."""
         config, context = self.config, task.context
@@ -60,15 +72,26 @@ class KTO:
         def accumulate(indices: Sequence[int]) -> dict[str, float]:
             return accumulate_labels(policy, [train[i] for i in indices], config, context.ops)
 
-        steps = train_steps(policy.module, len(train), config, context, accumulate)
+        def measured() -> dict[str, float]:
+            logp_R = all_sequence_logps(policy, heldout, context.ops, config.micro_batch_tokens)
+            return heldout_figures(data, logp_R, before_R, config.beta)
+
+        def logged() -> dict[str, float]:
+            return {f"heldout_{name}": value for name, value in measured().items()}
+
+        evaluate = heldout_evaluation(policy.module, logged, bool(heldout), config, f"step {context.step_id}")
+        keeper = Keeper(config.keep_best, config.keep_every, policy.save, context)
+        steps = train_steps(
+            policy.module, len(train), config, context, accumulate, evaluate=evaluate, keeper=keeper,
+            describe=lambda i: texts_of(policy.decode, train[i].group.rows),
+        )  # fmt: skip
         policy.save(context.folder / "model")
-        summary = data.counts | {"steps": steps, "mismatched_cut": cut}
+        summary = data.counts | {"steps": steps, "mismatched_cut": cut, **keeper.summary()}
         if heldout:
-            after_R = all_sequence_logps(policy, heldout, context.ops, config.micro_batch_tokens)
-            for suffix, logp_R in (("_before", before_R), ("", after_R)):
-                figures = heldout_figures(data, logp_R, before_R, config.beta)
-                summary |= {f"{name}{suffix}": value for name, value in figures.items()}
-            context.log(steps, {f"heldout_{name}": summary[name] for name in ("accuracy", "margin")})
+            first, last = heldout_figures(data, before_R, before_R, config.beta), measured()
+            summary |= {f"{name}_before": value for name, value in first.items()} | last
+            if evaluate is None:  # else the last measurement has been logged
+                context.log(steps, {f"heldout_{name}": value for name, value in last.items()})
         if heldout and data.heldout_pairs is not None:
             summary["accuracy_longest_baseline"] = longest_baseline(data.heldout_pairs.pairs)
         return summary

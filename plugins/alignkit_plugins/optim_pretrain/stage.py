@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from alignkit.batches import Row
+from alignkit.context import StepContext
+from alignkit.preflight import DataView, Finding, block_findings, optimizer_findings
 from alignkit.protocols import FitTask, Policy
 from alignkit.records import Text
 from alignkit.training.tokens import fit_tokens
@@ -19,6 +21,14 @@ class Pretrain:
 
     def __init__(self, config: PretrainConfig) -> None:
         self.config = config
+
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """The options of the optimizer, before it runs."""
+        return optimizer_findings(self.config)
+
+    def examine_data(self, view: DataView) -> Iterable[Finding]:
+        """Rows as the model reads them."""
+        return block_findings(view, self.config.block_length)
 
     def fit(self, task: FitTask) -> dict[str, Any]:
         """Train and save; the summary holds losses in nats per token."""

@@ -1,7 +1,7 @@
 """Bradley-Terry reward model: -w log sigmoid(r_chosen - r_rejected - m) over all pairs of a ranking at once."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,14 +9,18 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from alignkit.batches import Row, TokenBatch
+from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.modeling.backbone import hidden_states
 from alignkit.modeling.scorer import SequenceScorer
 from alignkit.ops import Ops
+from alignkit.preflight import DataView, Finding, optimizer_findings, row_findings
 from alignkit.protocols import FitTask
 from alignkit.records import Content
 from alignkit.training.backward import accumulate_gradients
+from alignkit.training.keeping import Keeper, heldout_evaluation
 from alignkit.training.loop import train_steps
+from alignkit.training.nonfinite import texts_of
 from alignkit.training.pairs import (
     Group,
     Grouped,
@@ -43,6 +47,14 @@ class RewardModelStage:
     def __init__(self, config: RewardModelConfig) -> None:
         self.config = config
 
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """The options of the optimizer, before it runs."""
+        return optimizer_findings(self.config)
+
+    def examine_data(self, view: DataView) -> Iterable[Finding]:
+        """Rows as the model reads them."""
+        return row_findings(view, self.config.max_length, self.config.too_long)
+
     def fit(self, task: FitTask) -> dict[str, Any]:
         """Train and save; accuracy is measured on held-out prompts beside the longest-answer baseline."""
         if task.model_path is None:
@@ -60,13 +72,29 @@ class RewardModelStage:
             loss, accuracy = accumulate_pair_loss(scorer, [groups[i] for i in indices], self.config, context.ops)
             return {"loss": loss, "accuracy": accuracy}
 
-        steps = train_steps(scorer.module, len(groups), self.config, context, accumulate)
+        heldout = data.heldout if data.heldout is not None and data.heldout.groups else None
+
+        def measured() -> dict[str, float]:
+            assert heldout is not None
+            return heldout_figures(scorer, heldout.groups, self.config, context.ops)
+
+        evaluate = heldout_evaluation(
+            scorer.module, measured, heldout is not None, self.config, f"step {context.step_id}"
+        )
+        keeper = Keeper(self.config.keep_best, self.config.keep_every, scorer.save, context)
+        steps = train_steps(
+            scorer.module, len(groups), self.config, context, accumulate, evaluate=evaluate, keeper=keeper,
+            describe=lambda i: texts_of(scorer.encoder.decode, groups[i].rows),
+        )  # fmt: skip
         scorer.save(context.folder / "model")
-        if data.heldout is not None and data.heldout.groups:
-            summary["accuracy"] = pair_accuracy(scorer, data.heldout.groups)
-            summary["accuracy_longest_baseline"] = longest_baseline(data.heldout.pairs)
-            context.log(steps, {"heldout_accuracy": summary["accuracy"]})
-            summary |= drift(scorer, task, data.heldout)
+        summary |= keeper.summary()
+        if heldout is not None:
+            figures = measured()
+            summary["accuracy"], summary["loss"] = figures["heldout_accuracy"], figures["heldout_loss"]
+            summary["accuracy_longest_baseline"] = longest_baseline(heldout.pairs)
+            if evaluate is None:  # else the last measurement has been logged
+                context.log(steps, figures)
+            summary |= drift(scorer, task, heldout)
         summary["train_accuracy"] = pair_accuracy(scorer, groups[:2000])
         return summary
 
@@ -113,18 +141,23 @@ def accumulate_pair_loss(
         rows, pairs = flatten([groups[i] for i in indices])
         scores_B = training_scores(scorer, rows, config.dropout)
         columns = PairColumns.of(pairs, scores_B.device)
-        a_P, b_P, p_P, margin_P, weight_P = columns
-        loss_P = ops.pairwise_loss(scores_B[a_P], scores_B[b_P], p_P, margin_P, weight_P)
-        loss = loss_P.sum() / denominator
-        if config.centering:
-            sums_P = scores_B[a_P] + scores_B[b_P]
-            loss = loss + config.centering * (weight_P * sums_P.square()).sum() / denominator
+        loss = pair_loss(scores_B, columns, config, ops) / denominator
         accumulate_gradients(loss)
         total += float(loss.detach())
         points_D = right_order(scores_B.detach(), columns)
         right += float(points_D.sum())
         count += len(points_D)
     return total, right / count if count else float("nan")
+
+
+def pair_loss(scores_B: Tensor, pairs: PairColumns, config: RewardModelConfig, ops: Ops) -> Tensor:
+    """Sum of the pairs' weighted losses, centering included."""
+    a_P, b_P, p_P, margin_P, weight_P = pairs
+    loss: Tensor = ops.pairwise_loss(scores_B[a_P], scores_B[b_P], p_P, margin_P, weight_P).sum()
+    if config.centering:
+        sums_P = scores_B[a_P] + scores_B[b_P]
+        loss = loss + config.centering * (weight_P * sums_P.square()).sum()
+    return loss
 
 
 def training_scores(scorer: SequenceScorer, rows: Sequence[Row], dropout: float) -> Tensor:
@@ -144,9 +177,26 @@ def right_order(scores_B: Tensor, pairs: PairColumns) -> Tensor:
     return points(scores_B[better_D] - scores_B[worse_D])
 
 
+def heldout_figures(
+    scorer: SequenceScorer, groups: Sequence[Group], config: RewardModelConfig, ops: Ops
+) -> dict[str, float]:
+    """Accuracy, and the loss that training would have on these groups as one batch, without dropout."""
+    rows, pairs = flatten(groups)
+    scores_B = scorer.score_rows([row.ids for row in rows])
+    columns = PairColumns.of(pairs, scores_B.device)
+    points_D = right_order(scores_B, columns)
+    weight = sum(pair[4] for pair in pairs)
+    loss = float(pair_loss(scores_B, columns, config, ops)) / weight if weight else float("nan")
+    return {"heldout_accuracy": _mean(points_D), "heldout_loss": loss}
+
+
 def pair_accuracy(scorer: SequenceScorer, groups: Sequence[Group]) -> float:
     """Share of pairs whose preferred side scores higher; equal scores count half, tied pairs (p = 0.5) are left out."""
     rows, pairs = flatten(groups)
     scores_B = scorer.score_rows([row.ids for row in rows])
     points_D = right_order(scores_B, PairColumns.of(pairs, scores_B.device))
+    return _mean(points_D)
+
+
+def _mean(points_D: Tensor) -> float:
     return float(points_D.mean()) if len(points_D) else float("nan")

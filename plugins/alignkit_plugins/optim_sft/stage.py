@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from alignkit.batches import Row
+from alignkit.context import StepContext
 from alignkit.errors import UserError
+from alignkit.preflight import DataView, Finding, optimizer_findings, row_findings
 from alignkit.protocols import FitTask, Policy
 from alignkit.records import Demonstration
 from alignkit.training.tokens import fit_tokens
@@ -26,6 +28,14 @@ class SFT:
 
     def __init__(self, config: SFTConfig) -> None:
         self.config = config
+
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """The options of the optimizer, before it runs."""
+        return optimizer_findings(self.config)
+
+    def examine_data(self, view: DataView) -> Iterable[Finding]:
+        """Rows as the model reads them."""
+        return row_findings(view, self.config.max_length, self.config.too_long)
 
     def fit(self, task: FitTask) -> dict[str, Any]:
         """Train and save; the summary holds losses in nats per completion token."""

@@ -1,10 +1,11 @@
 """Options of the `causal_lm` policy."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from alignkit.components import Config
+from alignkit.recipe.model import Operational
 
 # Sizes for a CPU; the numbers are transformers config fields of Llama.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -56,7 +57,7 @@ class CausalLMConfig(Config):
     tokenizer: TokenizerConfig | None = Field(None, description="train a tokenizer for the new model")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the weights")
     lora: LoRAConfig | None = Field(None, description="train low-rank adapters instead of the weights")
-    gradient_checkpointing: bool = Field(
+    gradient_checkpointing: Annotated[bool, Operational()] = Field(
         False, description="compute each layer again in the backward pass instead of keeping its activations"
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model; off for good reasons")
@@ -70,3 +71,14 @@ class CausalLMConfig(Config):
         if self.init is not None and self.lora is not None:
             raise ValueError("lora needs an existing model (path): the weights under it stay as they are")
         return self
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that fit a new model, as far as the recipe says it."""
+        said = self.init.fields().get("max_position_embeddings") if self.init is not None else None
+        return said if isinstance(said, int) else None
+
+    @property
+    def adapter_rank(self) -> int | None:
+        """Of its low-rank adapters, for estimates of memory; None if all weights are trained."""
+        return self.lora.rank if self.lora is not None else None

@@ -45,6 +45,7 @@ class Asker:
         self.cache = cache
         self.spent = Spent()
         self._waiting: list[tuple[str, Answer]] = []
+        self._unbooked = Spent()
         self._written = 0.0
         name = config.annotator or _short_name(config.model)
         self.annotator = Annotator(id=f"ai-{name}", kind="model", revision=judge.revision)
@@ -85,6 +86,8 @@ class Asker:
         """
         asked = list({q.key: q for q in questions}.values())
         cache = self.cache if use_cache else None
+        if self._waiting:  # a full disk refused them
+            self._book(cache)
         found = cache.find(q.key for q in asked) if cache else {}
         fresh = [q for q in asked if q.key not in found]
         counts: Counter[str] = Counter(answer.status for answer in found.values())
@@ -112,12 +115,16 @@ class Asker:
         return Replies(found, len(fresh), Spent(*(a - b for a, b in zip(self.spent, before, strict=True))))
 
     def _book(self, cache: Cache | None) -> None:
-        """Write what came since the last call, and what was spent, on failed requests too."""
+        """Write what came since the last call, and what was spent, on failed requests too.
+
+        What cannot be written is tried again by the next call.
+        """
         cost = self.judge.new_costs()
         self.spent = self.spent.plus(cost)
-        if cache is not None and (self._waiting or any(cost)):
-            cache.keep(self.judge.revision, self._waiting, cost)
-        self._waiting = []
+        self._unbooked = self._unbooked.plus(cost)
+        if cache is not None and (self._waiting or any(self._unbooked)):
+            cache.keep(self.judge.revision, self._waiting, self._unbooked)
+        self._waiting, self._unbooked = [], Spent()
         self._written = time.monotonic()
 
     def check_failures(self, counts: Mapping[str, int], total: int, example: str = "") -> None:

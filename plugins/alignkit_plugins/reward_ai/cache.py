@@ -11,6 +11,8 @@ from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Tab
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
+from alignkit.annotation.database import driver, rolled_back
+from alignkit.annotation.refusals import explained
 from alignkit.annotation.tables import open_engine
 from alignkit.errors import UserError
 from alignkit_plugins.reward_ai.answers import Answer, Spent
@@ -70,7 +72,7 @@ class Cache:
     def find(self, keys: Iterable[str]) -> dict[str, Answer]:
         """The answers there are."""
         wanted, found = list(keys), {}
-        with self._engine.connect() as connection:
+        with explained(self.path), self._engine.connect() as connection:
             for start in range(0, len(wanted), CHUNK):
                 query = select(answers).where(answers.c.key.in_(wanted[start : start + CHUNK]))
                 for row in connection.execute(query):
@@ -94,17 +96,14 @@ class Cache:
 
     def spent(self, judge: str) -> Spent:
         """What this judge's answers cost so far, in all runs that used the file."""
-        with self._engine.connect() as connection:
+        with explained(self.path), self._engine.connect() as connection:
             row = connection.execute(select(spending).where(spending.c.judge == judge)).one_or_none()
         return Spent() if row is None else Spent(row.requests, row.tokens_in, row.tokens_out)
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
+        with explained(self.path), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
+            with rolled_back(driver(connection)):
                 yield connection
                 connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
-                raise

@@ -61,7 +61,10 @@ class AIConfig(Config):
         0.2, ge=0.0, le=1.0, description="share of judgements that may fail before the run stops"
     )
     cache: Annotated[str | None, Operational()] = Field(
-        None, description="SQLite file that keeps all answers; default: RUN FOLDER/judge_cache.sqlite"
+        None,
+        description="file NAME.sqlite that keeps all answers; default: RUN FOLDER/judge_cache.sqlite",
+        # A recipe may be a stranger's: it must not make a file that some other program reads.
+        pattern=r"\.(sqlite|sqlite3|db)$",
     )
 
     chat: Literal["auto", "never"] = Field(

@@ -7,10 +7,12 @@ jitter, and waits as long as Retry-After says (up to two minutes); nothing else 
 import asyncio
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import AlignkitError, Fault, Paused, UserError
+from alignkit.redact import hide
 from alignkit_plugins.reward_ai.answers import Answer, Keep, Question, Spent, bounded, failed
 from alignkit_plugins.reward_ai.config import AIConfig
 from alignkit_plugins.reward_ai.limits import BudgetUsedUp, Pace, Purse
@@ -112,9 +114,12 @@ class ServerJudge:
         if choice is None:
             return failed("api_error", self.redacted(f"no chat completion: {completion!r}"))
         if not self.verdict:
-            return read_logprobs(choice, self.labels)
-        ties = self.config.form == "pairwise"
-        return read_text(choice.message, getattr(choice, "finish_reason", None), self.labels, ties)
+            answer = read_logprobs(choice, self.labels)
+        else:
+            ties = self.config.form == "pairwise"
+            answer = read_text(choice.message, getattr(choice, "finish_reason", None), self.labels, ties)
+        # It goes into judgements and the cache, and the server knows the key.
+        return answer._replace(text=self.redacted(answer.text))
 
     def new_costs(self) -> Spent:
         """What was spent since the last call."""
@@ -154,6 +159,9 @@ class _Session:
 
     async def after_response(self, response: Any) -> None:
         """Hook of the HTTP client: an account without money is no rate limit, though it has the same status."""
+        from alignkit_plugins.reward_ai.bounded import bound
+
+        bound(response)
         if response.status_code == 429:
             await response.aread()
             if NO_QUOTA.encode() in response.content:
@@ -210,6 +218,8 @@ class _Session:
         """(completion, None), or (None, what failed), or (None, None) once `stopped` says why."""
         import openai
 
+        from alignkit_plugins.reward_ai.bounded import TooLargeError
+
         judge = self.judge
         completion: Any = None
         if not await self._admitted(text):
@@ -223,6 +233,7 @@ class _Session:
         except (
             openai.APIError,
             json.JSONDecodeError,
+            TooLargeError,
         ) as error:  # timeouts, lost connections, an answer that is no JSON
             if isinstance(self.stopped, BudgetUsedUp) and isinstance(error, openai.APIConnectionError):
                 return None, None
@@ -291,11 +302,15 @@ def api_key(config: AIConfig) -> str | None:
         return None
     key = os.environ.get(config.api_key_env, "").strip()
     if not key:
+        # What is no usual name of a variable may be the key itself, given in its place.
+        usual = re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", config.api_key_env)
+        name = config.api_key_env if usual else "that it names (not shown: it may be the key itself)"
         raise UserError(
-            f"the environment variable {config.api_key_env} is empty",
+            f"the environment variable {name} is empty",
             where="api_key_env",
-            hint=f"export {config.api_key_env}=… before the run",
+            hint=f"export {config.api_key_env if usual else 'NAME'}=… before the run; api_key_env is the variable's name",  # noqa: E501
         )
+    hide(key)
     return key
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta
+from jinja2 import StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from alignkit.errors import UserError
@@ -20,7 +20,14 @@ VARIABLES: dict[Form, set[str]] = {
 }
 NEEDED: dict[Form, set[str]] = {"pairwise": {"a", "b"}, "rating": {"answer"}}
 
-# The text is for a model, not for a browser: nothing is escaped.
+# A template is a text with holes and conditions: what it writes is at most so long as it and the texts together, and so
+# is the time. Loops, macros, assignments, arithmetic and calls could make a short file write without end.
+_ALLOWED = (
+    nodes.Template, nodes.Output, nodes.TemplateData, nodes.Name, nodes.Const, nodes.If, nodes.CondExpr,
+    nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Test, nodes.Filter, nodes.Concat,
+)  # fmt: skip
+_FILTERS = {"trim", "upper", "lower", "capitalize", "length", "default", "d"}
+
 # What a template can do wrong: as Jinja tells it, and as the Python behind its expressions and filters does.
 _WRONG = (
     TemplateError,
@@ -33,7 +40,9 @@ _WRONG = (
     MemoryError,
 )
 
+# The text is for a model, not for a browser: nothing is escaped.
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
+_ENVIRONMENT.globals.clear()
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ def load_template(config: AIConfig) -> QuestionTemplate:
     text = path.read_text(encoding="utf-8") if name in built_in else _read(name, "template", built_in)
     try:
         parsed = _ENVIRONMENT.parse(text)
+        _require_plain(parsed, name)
         compiled = _ENVIRONMENT.from_string(text)
     except _WRONG as error:
         line = getattr(error, "lineno", None)
@@ -90,6 +100,22 @@ def load_template(config: AIConfig) -> QuestionTemplate:
     template = QuestionTemplate(name, digest(text)[:12], compiled)
     _try(template, config.form, with_principle)
     return template
+
+
+def _require_plain(parsed: nodes.Template, where: str) -> None:
+    """Raise UserError for a part of the template that is not among those that are allowed."""
+    for node in (parsed, *parsed.find_all(nodes.Node)):
+        what = ""
+        if not isinstance(node, _ALLOWED):
+            what = type(node).__name__
+        elif isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+            what = f"the filter {node.name}"
+        if what:
+            raise UserError(
+                f"not a template for questions: {what} is not allowed",
+                where=f"{where}:{node.lineno}",
+                hint=f"it may have names, texts, conditions and the filters {', '.join(sorted(_FILTERS))}",
+            )
 
 
 def _try(template: QuestionTemplate, form: Form, with_principle: bool) -> None:

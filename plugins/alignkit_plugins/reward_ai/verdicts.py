@@ -7,7 +7,8 @@ from typing import Any
 
 from alignkit_plugins.reward_ai.answers import Answer, bounded, failed
 
-_VERDICT = re.compile(r"\[\[\s*([^\[\]]{1,40}?)\s*\]\]")
+# Blanks are taken off afterwards: a pattern for them beside the label would need cubic time for a row of blanks.
+_VERDICT = re.compile(r"\[\[([^\[\]]{1,80})\]\]")
 # A verdict is the last word: behind it only blanks, punctuation and what Markdown marks words with.
 _NOTHING = re.compile(r"[\W_]*")
 
@@ -25,7 +26,7 @@ def read_text(message: Any, finish_reason: str | None, labels: Sequence[str], ti
     found = list(_VERDICT.finditer(text))
     if finish_reason == "length" or not found or not _NOTHING.fullmatch(text, found[-1].end()):
         return failed("parse_error", text)
-    said = {match[1].casefold() for match in found}
+    said = {match[1].strip().casefold() for match in found}
     known_ties = {"tie", "c"} if set(plain) == {"a", "b"} else {"tie"}
     tie_words = known_ties - set(plain) if ties else set()
     verdicts = {"tie" if word in tie_words else word for word in said}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignkit.batches import Rollout
 from alignkit.code import require_allowed
-from alignkit.errors import Fault, UserError
+from alignkit.errors import Fault, UserError, out_of_memory, storage_errno
 from alignkit.records import plain_text
 
 
@@ -32,6 +32,8 @@ class FunctionSource:
             scores = list(self.function(prompts, list(rollout.texts), **self.options))
             scores_B = torch.tensor([float(s) for s in scores], dtype=torch.float32)
         except Exception as error:
+            if out_of_memory(error) or storage_errno(error) is not None:
+                raise
             frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
             place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
             raise Fault(

@@ -27,7 +27,9 @@ logger = logging.getLogger("alignkit")
 
 
 class SimulatedAnnotators:
-    """Satisfies `Scores` (the true reward, without noise) and `Annotates` (noisy rankings)."""
+    """Satisfies `Scores` (the true reward, without noise), `Annotates` (noisy rankings) and `TaskByTask`."""
+
+    task_by_task = True
 
     def __init__(self, config: "SimulatedConfig", utility: Scores, seed: int) -> None:
         self.config = config

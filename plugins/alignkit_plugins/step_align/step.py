@@ -1,13 +1,14 @@
 """The step `align`: builds the four slots and runs the core's loop."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.loop.loop import AlignmentLoop
 from alignkit.loop.prompts import fitting_prompts
+from alignkit.preflight import Finding
 from alignkit.protocols import Advantage, Critic, Policy, RolloutStage, StepOutput
 from alignkit.records import Prompt
 
@@ -23,8 +24,14 @@ class Align:
     def __init__(self, config: "AlignConfig") -> None:
         self.config = config
 
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """Options, prompts, models, rewards and room, before it runs."""
+        from alignkit_plugins.step_align.examine import AlignExamination
+
+        return AlignExamination(self.config, context).findings()
+
     def run(self, context: StepContext) -> StepOutput:
-        """Run the loop, save the policy (output "" and `policy`) and the critic (`critic`)."""
+        """Run the loop, save the policy (output "" and `policy`) and the critic (`critic`), beside models it kept."""
         loop, left_out = self.build_loop(context)
         figures = loop.run()
         loop.policy.save(context.folder / "model")
@@ -32,8 +39,15 @@ class Align:
         if loop.critic is not None:
             loop.critic.save(context.folder / "critic")
             outputs["critic"] = "critic"
-        summary = {**self._summary(figures), "prompts": len(loop.prompts), **left_out}
-        return StepOutput(outputs, {self.config.optimizer_stage.name: summary})
+        if self.config.reward_faults.then == "skip":
+            left_out |= {
+                "completions_left_out": loop.left_out.completions,
+                "batches_left_out": loop.left_out.batches,
+            }
+        if loop.left_out.updates:
+            left_out["updates_left_out"] = loop.left_out.updates
+        summary = {**self._summary(figures), **loop.keeper.summary(), "prompts": len(loop.prompts), **left_out}
+        return StepOutput(outputs | context.kept, {self.config.optimizer_stage.name: summary})
 
     def build_loop(self, context: StepContext) -> tuple[AlignmentLoop, dict[str, int]]:
         """The loop with all its parts, and how many prompts were too long for it."""
@@ -75,6 +89,7 @@ class Align:
             monitors={name: context.build("reward_source", spec) for name, spec in config.monitor.items()},
             config=config,
             context=context,
+            names=self._names(context),
         )
         return loop, {"prompts_too_long": prompts.too_long, "eval_prompts_too_long": eval_prompts.too_long}
 
@@ -98,6 +113,13 @@ class Align:
                 where=f"{where}: kl.estimator",
                 hint="use k1, or sample without top_k and top_p",
             )
+
+    def _names(self, context: StepContext) -> dict[str, str]:
+        """Owner and name of the parts that may be strangers', for errors."""
+        config, get = self.config, context.manager.get
+        names = {n: get("reward_source", spec.name).described for n, spec in config.monitor.items()}
+        names["reward"] = get("reward_source", config.reward_source.name).described
+        return names | {"sampler": get("sampler", config.sampler.name).described}
 
     def _critic(self, policy: Policy, advantage: Advantage, context: StepContext) -> Critic | None:
         config = self.config

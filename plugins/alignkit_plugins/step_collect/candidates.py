@@ -3,34 +3,43 @@
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from alignkit.context import StepContext
 from alignkit.data.store import RecordFile, write_records
 from alignkit.errors import UserError
-from alignkit.files import write_json
+from alignkit.files import digest, write_json
+from alignkit.loop.guarded import GuardedSource
 from alignkit.loop.prompts import Fitting, fitting_prompts
-from alignkit.loop.scores import checked_scores
+from alignkit.loop.rollouts import checked_rollout
 from alignkit.protocols import Policy, Sampler, Scores
 from alignkit.recipe import ComponentSpec
 from alignkit.recipe.check import references
 from alignkit.records import Candidate, Prompt, Task, content_id
 from alignkit.seeds import derived_seed
 from alignkit_plugins.step_collect.config import CollectConfig
+from alignkit_plugins.step_collect.journal import Journal
 
 logger = logging.getLogger("alignkit")
 CHUNK = 64
+SAMPLED = "sampled.partial.jsonl"
 
 
 def make_tasks(config: CollectConfig, context: StepContext) -> list[Task]:
     """The tasks of this step, as its folder keeps them: once published they stay as they are.
 
-    A run that waited for people goes on with the same completions. `left_out.json` has what was not asked about.
+    A run that waited for people goes on with the same completions, one that was killed while it sampled with those
+    that it had. `left_out.json` has what was not asked about.
     """
-    path = context.folder / "tasks.jsonl"
-    if not path.is_file():
-        tasks = _given(config, context) if config.tasks is not None else _Sampled(config, context).tasks()
+    path, sampled = context.folder / "tasks.jsonl", context.folder / SAMPLED
+    if path.is_file():
+        with context.checkpoints.loop() as loop:
+            loop.restored()  # there is nothing left to do in it
+    else:
+        tasks = _given(config, context) if config.tasks is not None else _Sampled(config, context).tasks(sampled)
         write_records(path, tasks)
+    sampled.unlink(missing_ok=True)
     return list(RecordFile(path, Task))
 
 
@@ -77,7 +86,8 @@ class _Sampled:
         self.config = config
         self.context = context
 
-    def tasks(self) -> list[Task]:
+    def tasks(self, partial: Path) -> list[Task]:
+        """All of them; those that are sampled go to the file `partial`, and what it has is not sampled again."""
         config, context = self.config, self.context
         chooser = self._chooser()
         policy = context.policy(config.policy)
@@ -85,10 +95,22 @@ class _Sampled:
         prompts, too_long = self._prompts(policy, config.pool if chooser is not None else 1.0)
         context.start_progress(len(prompts), "prompt")
         found: list[tuple[float, Task]] = []
-        for start in range(0, len(prompts), CHUNK):
-            chunk = prompts[start : start + CHUNK]
-            found += self._sample(policy, sampler, chunk, derived_seed(context.seed, "collect", start), chooser)
-            context.log(start + len(chunk), {})
+        about = digest([context.seed, policy.revision, config.samples_per_prompt, [prompt.id for prompt in prompts]])
+        with context.checkpoints.loop() as loop, closing(Journal(partial, about)) as journal:
+            loop.restored()  # what is done stands in the journal
+            for row in journal.rows():
+                found += [(gap, Task.model_validate(task)) for gap, task in row]
+            if found:
+                logger.info("going on after %d of %d prompts, which are sampled", len(found), len(prompts))
+                context.log(len(found), {})
+            for start in range(len(found), len(prompts), CHUNK):
+                chunk = prompts[start : start + CHUNK]
+                seed = derived_seed(context.seed, "collect", start)
+                more = self._sample(policy, sampler, chunk, seed, chooser)
+                journal.append([(gap, task.model_dump(mode="json", exclude_defaults=True)) for gap, task in more])
+                found += more
+                context.log(len(found), {})
+                loop.safe_point(len(found), dict)
         kept = self._chosen(found) if chooser is not None else [task for _, task in found]
         left_out = {"prompts_too_long": too_long, "prompts_not_chosen": len(found) - len(kept)}
         write_json(context.folder / "left_out.json", left_out)
@@ -108,7 +130,8 @@ class _Sampled:
                 f"choose_by needs scores, and reward source {spec.name!r} gives judgements",
                 where=f"step {self.context.step_id}",
             )
-        return None if first else source
+        name = self.context.manager.get("reward_source", spec.name).described
+        return None if first else GuardedSource(source, name, folder=self.context.folder)
 
     def _is_there(self, spec: ComponentSpec) -> bool:
         """Whether every step that its options refer to has run."""
@@ -134,8 +157,10 @@ class _Sampled:
     ) -> list[tuple[float, Task]]:
         """(gap between the scores of the two best texts, task) for each prompt."""
         K = self.config.samples_per_prompt
-        rollout = sampler.rollout(policy, [p for p in prompts for _ in range(K)], self.config.sampling, seed)
-        scores_B = checked_scores(chooser, rollout).tolist() if chooser is not None else [0.0] * len(rollout)
+        who = self.context.manager.get("sampler", self.config.sampler.name).described
+        asked = [p for p in prompts for _ in range(K)]
+        rollout = checked_rollout(sampler, policy, asked, self.config.sampling, seed, who)
+        scores_B = chooser.score(rollout).tolist() if chooser is not None else [0.0] * len(rollout)
         found = []
         for i, prompt in enumerate(prompts):
             rows = range(i * K, (i + 1) * K)

@@ -1,7 +1,7 @@
 """The step `collect`: tasks, judgements, and what they make: preference pairs, labels, demonstrations."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from alignkit.context import HELDOUT, PARTS, StepContext
@@ -10,10 +10,12 @@ from alignkit.errors import UserError
 from alignkit.feedback import judgements_hash, labelled_completions, preference_pairs, revised_demonstrations
 from alignkit.files import read_json
 from alignkit.hooks import notify
+from alignkit.preflight import Finding
 from alignkit.protocols import ReportsAnnotation, StepOutput
 from alignkit.records import Judgement, Record, Task, content_id, plain_text
 from alignkit_plugins.step_collect.candidates import make_tasks
 from alignkit_plugins.step_collect.config import CollectConfig
+from alignkit_plugins.step_collect.judging import JUDGED, judge
 
 SHOWN_NAMES = 3
 
@@ -31,6 +33,12 @@ class Collect:
     def __init__(self, config: CollectConfig) -> None:
         self.config = config
 
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """Prompts and policy, before it runs."""
+        from alignkit_plugins.step_collect.examine import examine_collect
+
+        return examine_collect(self.config, context)
+
     def run(self, context: StepContext) -> StepOutput:
         """Write tasks, judgements and parts. Raises Paused if people have not answered enough yet."""
         source = context.build("reward_source", self.config.reward_source)
@@ -41,7 +49,8 @@ class Collect:
                 hint="collect needs human, ai, simulated or another source that judges",
             )
         tasks = make_tasks(self.config, context)
-        judgements: list[Judgement] = list(source.annotate(tasks))
+        who = context.manager.get("reward_source", self.config.reward_source.name).described
+        judgements = judge(source, tasks, context, who)
         write_records(context.folder / "judgements.jsonl", judgements)
         notify(context.manager, "alignkit_judgements", run=context.run, step_id=context.step_id, judgements=judgements)
         rounds = [*self._earlier(context), Answered(tasks, judgements)]
@@ -69,6 +78,7 @@ class Collect:
         programs = sorted({j.annotator.id for j in judgements if j.annotator.kind == "program"})
         if programs:
             summary["simulation"] = _said_of(programs)
+        (context.folder / JUDGED).unlink(missing_ok=True)
         return StepOutput(outputs, summary)
 
     def _earlier(self, context: StepContext) -> list[Answered]:

@@ -79,7 +79,7 @@ def _read_once(config: DataConfig, manager: PluginManager, data_format: DataForm
 
     def on_bad(bad: BadRow) -> None:
         nonlocal bad_rows
-        bad_rows += 1
+        bad_rows += bad.rows
         if len(found) < SHOWN:
             found.append(bad)
         if strict and len(found) == SHOWN:

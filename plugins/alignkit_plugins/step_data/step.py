@@ -2,8 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,21 @@ from alignkit.context import HELDOUT, PARTS, StepContext
 from alignkit.data.rows import BadRow
 from alignkit.data.store import RecordFile
 from alignkit.errors import UserError
+from alignkit.preflight import Finding
 from alignkit.protocols import DataFormat, StepOutput
 from alignkit.recipe.check import references
 from alignkit.records import Record
 from alignkit_plugins.step_data.config import DataConfig
 from alignkit_plugins.step_data.reading import read_records, rows_of
+from alignkit_plugins.step_data.repeated import Seen
 from alignkit_plugins.step_data.splitting import Splitter
-from alignkit_plugins.step_data.writing import REJECTED, PartFiles, Seen
+from alignkit_plugins.step_data.tally import Tally
+from alignkit_plugins.step_data.writing import REJECTED, PartFiles
 
 logger = logging.getLogger("alignkit")
 
 _LOG_EVERY = 10_000
 STRICT_HINT = "mend the row, or set on_bad_row: skip"
-
-
-@dataclass
-class _Tally:
-    rows: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    duplicates: int = 0
-    dropped: int = 0
 
 
 class DataStep:
@@ -41,7 +35,21 @@ class DataStep:
         self._format = data_format
         self._splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
         self._seen = Seen()
-        self._tally = _Tally()
+        self._tally = Tally()
+        self._rows = rows_of(config.sources, config.split)
+
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """The first rows of the local files, before it runs."""
+        from alignkit_plugins.step_data.examine import examine_data_set
+
+        return examine_data_set(self._config, context)
+
+    def preview(self, context: StepContext) -> Mapping[str, Sequence[Record]]:
+        """The first records of the local files, split as they will be."""
+        from alignkit_plugins.step_data.examine import preview_data_set
+
+        splitter = Splitter(self._config.heldout, self._config.heldout_seed, self._config.heldout_by)
+        return preview_data_set(self._config, splitter, context)
 
     def run(self, context: StepContext) -> StepOutput:
         """Write the parts into the step's folder."""
@@ -58,45 +66,51 @@ class DataStep:
                 for record in records:
                     self._splitter.hold_out(record)
         with PartFiles(context.folder) as files:
-            for part, record in limited(self._own_records(files, context), self._config.limit):
+            for part, record in limited(self._own_records(files, context), self._config.limit, self._over_limit):
                 self._place(part, record, files)
             for part, records in added:
                 for record in records:
+                    self._tally.added += 1
                     self._place(part, record, files)
-            context.log(self._tally.rows, {})
+            context.log(self._progress(), {})
+            self._tally.check(self._rows, files.counts, self._config.format.name)
             self._check_result(files.counts, context)
         return self._output(files.counts, context)
 
+    def _progress(self) -> int:
+        return self._tally.made if self._format.generates else self._rows.count
+
     def _own_records(self, files: PartFiles, context: StepContext) -> Iterator[tuple[str, Record]]:
-        sources = rows_of(self._config.sources, self._config.split)
         registered = context.manager.get("data_format", self._config.format.name)
 
         def on_bad(bad: BadRow) -> None:
             if self._config.on_bad_row == "strict":
                 raise UserError(bad.problem, where=bad.where, hint=STRICT_HINT)
-            self._tally.rejected[bad.reason] += 1
+            self._tally.reject(bad)
             files.reject(bad)
 
-        records = read_records(self._format, registered, sources, on_bad, self._splitter.accept)
-        for made, (part, record) in enumerate(records, 1):
-            self._tally.rows = made if self._format.generates else sources.count
-            if made % _LOG_EVERY == 0:
-                context.log(self._tally.rows, {})
+        for part, record in read_records(self._format, registered, self._rows, on_bad, self._splitter.accept):
+            self._tally.made += 1
+            if self._tally.made % _LOG_EVERY == 0:
+                context.log(self._progress(), {})
             yield part, record
-        # Also the rows behind the last record: rejected ones, and lines of a document.
-        self._tally.rows = max(self._tally.rows, sources.count)
+
+    def _over_limit(self) -> None:
+        self._tally.over_limit += 1
 
     def _place(self, part: str, record: Record, files: PartFiles) -> None:
         if self._seen.before(part, record):
             self._tally.duplicates += 1
             if self._config.drop_duplicates:
+                self._tally.duplicates_left_out += 1
                 return
+        self._tally.contradictions += self._seen.contradicted(record)
         if part.startswith(HELDOUT):
             files.write(part, record)
             return
         side = self._splitter.side(record)
         if side == "dropped":
-            self._tally.dropped += 1
+            self._tally.left_out_by_split += 1
         else:
             files.write(part if side == "train" else HELDOUT + part, record)
 
@@ -118,35 +132,52 @@ class DataStep:
                 logger.warning("%s: no %s are held out: too few for heldout: %g", where, part, self._config.heldout)
         if not counts.total():
             rejected = sum(self._tally.rejected.values())
-            problem = f"no record: {self._tally.rows} rows, {rejected} of them bad, {self._tally.dropped} left out"
-            raise UserError(f"{problem} by the split", where=where, hint="look at the files and the format")
+            left_out = self._tally.left_out_by_split
+            problem = f"no record: {self._progress()} rows, {rejected} of them bad, {left_out} left out by the split"
+            raise UserError(problem, where=where, hint="look at the files and the format")
         if self._tally.rejected:
             reasons = ", ".join(f"{n} x {reason}" for reason, n in self._tally.rejected.most_common())
             logger.warning(
                 "%s: %d bad rows skipped (%s), see %s", where, self._tally.rejected.total(), reasons, REJECTED
             )
+        self._warn(where)
+
+    def _warn(self, where: str) -> None:
+        for place in self._tally.unread:
+            logger.warning("%s: the file was not read to its end: from %s on its rows are lost", where, place)
+        if self._tally.contradictions:
+            logger.warning(
+                "%s: %d records say the opposite of an earlier one; they are kept, as votes",
+                where,
+                self._tally.contradictions,
+            )
+        if self._rows.silent and not getattr(self._format, "joins_rows", False):
+            logger.warning(
+                "%s: the format %s gave neither a record nor a complaint for %d rows, the first at %s",
+                where,
+                self._config.format.name,
+                self._rows.silent,
+                self._rows.first_silent,
+            )
 
     def _output(self, counts: Counter[str], context: StepContext) -> StepOutput:
         outputs = {"": ".", **{part: f"{part}.jsonl" for part in sorted(counts)}}
-        tally = self._tally
-        summary: dict[str, Any] = {
-            "rows": tally.rows,
-            "rejected": tally.rejected.total(),
-            "rejected_by_reason": dict(tally.rejected.most_common()),
-            "duplicates": tally.duplicates,
-            "left_out_by_split": tally.dropped,
-            "parts": {part: counts[part] for part in PARTS if counts[part]},
-            "heldout": {part: counts[HELDOUT + part] for part in PARTS if counts[HELDOUT + part]},
-        }
+        summary = self._tally.summary(self._rows, counts, self._format.generates)
+        notes: Mapping[str, Any] = getattr(self._format, "notes", dict)()  # of a format that has something to say
+        if notes:
+            summary["format"] = dict(notes)
         return StepOutput(outputs, {"data": {context.step_id: summary}})
 
 
-def limited(records: Iterable[tuple[str, Record]], limit: int | None) -> Iterator[tuple[str, Record]]:
-    """Records up to the first one that would make its part longer than `limit`."""
+def limited(
+    records: Iterable[tuple[str, Record]], limit: int | None, over: Callable[[], None] = lambda: None
+) -> Iterator[tuple[str, Record]]:
+    """Records up to the first one that would make its part longer than `limit`; `over` is called for that one."""
     counts: Counter[str] = Counter()
     for part, record in records:
         counts[part] += 1
         if limit is not None and counts[part] > limit:
+            over()
             return
         yield part, record
 

@@ -1,6 +1,5 @@
 """One JSONL file per part, written as the records come; all appear together at the end, or none does."""
 
-import hashlib
 import json
 from collections import Counter
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from alignkit.data.rows import BadRow
-from alignkit.files import atomic_write
+from alignkit.files import atomic_write, json_safe
 from alignkit.records import Record
 
 REJECTED = "rejected.jsonl"
@@ -40,26 +39,12 @@ class PartFiles:
     def reject(self, bad: BadRow) -> None:
         """Append a bad row with its place and problem."""
         # ASCII: what is wrong with the row may be a character that UTF-8 does not have.
-        entry: dict[str, Any] = {"where": bad.where, "problem": bad.problem, "row": bad.row}
+        entry: dict[str, Any] = {"where": bad.where, "problem": bad.problem, "row": json_safe(bad.row)}
+        if bad.rows != 1:
+            entry["rows"] = bad.rows
         self._file(REJECTED).write(json.dumps(entry, default=str) + "\n")
 
     def _file(self, name: str) -> IO[str]:
         if name not in self._open:
             self._open[name] = self._stack.enter_context(atomic_write(self._folder / name))
         return self._open[name]
-
-
-class Seen:
-    """Remembers records by 8 bytes of their hash, so that memory does not grow with their length."""
-
-    def __init__(self) -> None:
-        self._hashes: set[int] = set()
-
-    def before(self, part: str, record: Record) -> bool:
-        """Whether an equal record of this part was asked about before."""
-        digest = hashlib.blake2b(f"{part}\n{record.model_dump_json()}".encode(), digest_size=8).digest()
-        mark = int.from_bytes(digest, "big")
-        if mark in self._hashes:
-            return True
-        self._hashes.add(mark)
-        return False

@@ -7,7 +7,9 @@ from pydantic import Field
 
 from alignkit import Component, hookimpl
 from alignkit.components import Config
+from alignkit.loop.config import AskingConfig
 from alignkit.recipe import ComponentSpec, SlotOf
+from alignkit.recipe.model import Operational
 from alignkit.records import Sampling
 
 if TYPE_CHECKING:
@@ -34,9 +36,14 @@ class EvaluateConfig(Config):
     measure: Annotated[dict[str, ComponentSpec], SlotOf("reward_source")] = Field(
         default_factory=dict, description="further scores that are averaged for both policies"
     )
+    reward_faults: Annotated[AskingConfig, Operational()] = Field(
+        AskingConfig(), description="when the judge or another source fails, before the run stops"
+    )
     resamples: int = Field(2000, ge=100, description="bootstrap resamples over prompts for the 95 % interval")
     samples: int = Field(40, ge=0, description="pairs of completions kept for the report")
-    micro_batch_tokens: int = Field(16384, ge=1, description="padded tokens per forward pass; changes memory only")
+    micro_batch_tokens: Annotated[int, Operational()] = Field(
+        16384, ge=1, description="padded tokens per forward pass; changes memory only"
+    )
 
 
 def build(config: EvaluateConfig, context: "BuildContext") -> Any:

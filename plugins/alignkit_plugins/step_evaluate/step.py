@@ -1,6 +1,7 @@
 """The step `evaluate`: win rate of one policy over another on the same prompts."""
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,12 @@ from alignkit.batches import Rollout
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.files import atomic_write
+from alignkit.loop.guarded import GuardedSource
 from alignkit.loop.measure import measure
 from alignkit.loop.prompts import fitting_prompts
-from alignkit.loop.scores import checked_scores
+from alignkit.preflight import Finding
 from alignkit.protocols import BatchRelative, Policy, Sampler, Scores, StepOutput
+from alignkit.recipe import ComponentSpec
 from alignkit.records import Prompt, plain_text
 
 if TYPE_CHECKING:
@@ -26,6 +29,12 @@ class Evaluate:
 
     def __init__(self, config: "EvaluateConfig") -> None:
         self.config = config
+
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """Prompts and policies, before it runs."""
+        from alignkit_plugins.step_evaluate.examine import EvaluateExamination
+
+        return EvaluateExamination(self.config, context).findings()
 
     def run(self, context: StepContext) -> StepOutput:
         """Write samples.jsonl; the summary's section `policy` has the win rate and the figures."""
@@ -45,13 +54,15 @@ class Evaluate:
                     hint="leave its option normalise out here",
                 )
         sampler: Sampler = context.build("sampler", config.sampler)
+        asked_judge = self._guarded(config.judge, judge, context)
+        sources = {n: self._guarded(config.measure[n], source, context) for n, source in sources.items()}
         context.start_progress(2, "model")
         before, base = self._measure(base_policy, None, sampler, prompts, sources, context)
         context.log(1, {})
         after, new = self._measure(policy, base_policy, sampler, prompts, sources, context)
         context.log(2, {})
         # The judge is asked once per completion: it may be slow, cost money and change its mind.
-        scores = [checked_scores(judge, r) for r in (base, new)]
+        scores = [asked_judge.score(r) for r in (base, new)]
         before["judge"], after["judge"] = (float(s.mean()) for s in scores)
         self._write_samples(context, base, new, scores)
         rate = win_rate(scores[1], scores[0], config.resamples, context.seed)
@@ -87,7 +98,12 @@ class Evaluate:
             context.ops,
             context.seed,
             self.config.micro_batch_tokens,
+            context.manager.get("sampler", self.config.sampler.name).described,
         )
+
+    def _guarded(self, spec: ComponentSpec, source: Scores, context: StepContext) -> GuardedSource:
+        name = context.manager.get("reward_source", spec.name).described
+        return GuardedSource(source, name, self.config.reward_faults, context.folder)
 
     def _write_samples(self, context: StepContext, base: Rollout, new: Rollout, scores: list[Tensor]) -> None:
         with atomic_write(context.folder / "samples.jsonl") as file:

@@ -1,9 +1,11 @@
 """The step `train`: an optimizer stage over a data set."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from alignkit.context import StepContext
 from alignkit.errors import UserError
+from alignkit.preflight import Finding
 from alignkit.protocols import DataStage, FitTask, StepOutput
 
 if TYPE_CHECKING:
@@ -15,6 +17,12 @@ class Train:
 
     def __init__(self, config: "TrainConfig") -> None:
         self.config = config
+
+    def examine(self, context: StepContext) -> Iterable[Finding]:
+        """Options, rows, model and room, before it runs."""
+        from alignkit_plugins.step_train.examine import TrainExamination
+
+        return TrainExamination(self.config, context).findings()
 
     def run(self, context: StepContext) -> StepOutput:
         """Fit the stage; the model is the step's output, and `policy` too unless the stage makes another model."""
@@ -36,4 +44,4 @@ class Train:
         outputs = {"": "model"}
         if getattr(stage, "makes", "policy") == "policy":
             outputs["policy"] = "model"
-        return StepOutput(outputs, {name: figures})
+        return StepOutput(outputs | context.kept, {name: {**figures, **context.counts}})

@@ -1,12 +1,17 @@
 """Rows of metrics as JSON lines: `{"step": "sft", "index": 12, "loss": 1.7}`."""
 
 import json
+import logging
 import math
+import os
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any, cast
 
 from alignkit.errors import UserError
-from alignkit.protocols import Metrics
+from alignkit.protocols import Metrics, State
+
+logger = logging.getLogger("alignkit")
 
 FILE = "metrics.jsonl"
 RESERVED = frozenset({"round", "step", "index"})
@@ -15,9 +20,9 @@ RESERVED = frozenset({"round", "step", "index"})
 class JsonlTracker:
     """Appends to `metrics.jsonl` in a step's folder; each row is on disk when `log` returns.
 
-    The file of an earlier, unfinished try of the step is cut before the first row that is done again: a step
-    that begins anew empties it, one that resumes at index 41 keeps rows 1 to 40. Numbers that are not
-    finite become null.
+    The file of an earlier, unfinished try of the step is cut before the first row that is done again: where the
+    checkpoint was that the step goes on from, or before the first index that comes again. Numbers that are not finite
+    become null.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,6 +48,26 @@ class JsonlTracker:
         row = {"step": step_id, "index": index, **{name: _plain(value) for name, value in metrics.items()}}
         self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
+    def state(self) -> dict[str, int]:
+        """How long the file is, once it is on the disk."""
+        if self._file is None:
+            return {"bytes": 0}  # of this try; that there is a file says nothing
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return {"bytes": os.fstat(self._file.fileno()).st_size}
+
+    def restore(self, state: State) -> None:
+        """Cut the file to what it was at `state()`; more rows follow there."""
+        length = int(cast("Any", state["bytes"]))
+        there = self.path.stat().st_size if self.path.is_file() else 0
+        if there < length:
+            logger.warning("%s has lost its last %d bytes: rows of metrics are missing", self.path, length - there)
+        self.close()
+        if length == 0:
+            self.path.unlink(missing_ok=True)  # a step that logs nothing has no file
+            return
+        self._file = self._opened(min(length, there))
+
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
@@ -50,15 +75,21 @@ class JsonlTracker:
             self._file = None
 
     def _open(self, index: int) -> TextIOWrapper:
+        """The file with the rows before `index` that an earlier try left."""
+        kept = 0
+        if self.path.exists():
+            with self.path.open("rb") as lines:
+                for line in lines:
+                    if not line.endswith(b"\n") or not _is_before(line, index):
+                        break
+                    kept += len(line)
+        return self._opened(kept)
+
+    def _opened(self, length: int) -> TextIOWrapper:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         raw = self.path.open("r+b" if self.path.exists() else "w+b")
-        kept = 0
-        for line in raw:
-            if not line.endswith(b"\n") or not _is_before(line, index):
-                break
-            kept += len(line)
-        raw.seek(kept)
-        raw.truncate()
+        raw.truncate(length)
+        raw.seek(length)
         # A lone surrogate, which UTF-8 has no bytes for, can only come from a metric's name.
         return TextIOWrapper(raw, "utf-8", errors="backslashreplace", newline="\n", line_buffering=True)
 

@@ -21,6 +21,9 @@ from alignkit import Component, Fault, Paused, UserError, hookimpl
 from alignkit.components import Config, NoConfig
 from alignkit.protocols import StepOutput
 
+def broken_ledger(self):
+    raise ZeroDivisionError("a bug")
+
 class ActConfig(Config):
     end: str = "well"
 
@@ -36,15 +39,19 @@ class Act:
             raise Paused("2 tasks still need judgements", hint="put files there")
         if end == "fault":
             raise Fault("loss is not finite", where="step act")
-        if end == "bug":
-            raise ZeroDivisionError("a bug")
+        if end == "plugin_bug":
+            raise ZeroDivisionError("a plugin's bug")
+        if end == "bug":  # in alignkit's own code, behind the step
+            from alignkit.engine.ledger import Ledger
+
+            Ledger.write_metrics = broken_ledger
         if end == "memory":
             raise MemoryError
         if end == "torch_memory":
             import torch
             raise torch.OutOfMemoryError("CUDA out of memory")
         if end == "cpu_memory":
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to")
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes. Error")
         if end == "other_runtime":
             raise RuntimeError("shape mismatch")
         if end == "disk":

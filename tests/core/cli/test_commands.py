@@ -15,17 +15,18 @@ Command = Callable[..., Any]
 ENDS = {
     "well": (0, "done: runs/acts/report.html · runs/acts/summary.json"),
     "bug": (1, "ZeroDivisionError: a bug"),
-    "other_runtime": (1, "RuntimeError: shape mismatch"),
+    "plugin_bug": (4, "act-dist 1.0 (act_plugin) failed in Act.run: ZeroDivisionError: a plugin's bug"),
+    "other_runtime": (4, "act-dist 1.0 (act_plugin) failed in Act.run: RuntimeError: shape mismatch"),
     "user": (2, "error: data.jsonl:3: bad text\n  -> mend it"),
     "paused": (
         3,
         "paused: 2 tasks still need judgements\n  -> put files there\n  -> then go on with: alignkit run acts.yaml",
     ),
     "fault": (4, "error: step act: loss is not finite"),
-    "memory": (4, "error: out of memory"),
-    "torch_memory": (4, "error: out of memory"),
-    "cpu_memory": (4, "error: out of memory"),
-    "disk": (4, "error: the disk is full: weights.safetensors"),
+    "memory": (4, "error: out of memory in this process: in use by this process "),
+    "torch_memory": (4, "error: out of memory on the GPU: "),
+    "cpu_memory": (4, "error: out of memory in this process: asked for 400 bytes"),
+    "disk": (4, "error: weights.safetensors: the disk is full, "),
 }
 
 
@@ -54,17 +55,17 @@ def test_the_paused_message_leaves_out_from_and_quotes(alignkit: Command) -> Non
     assert "go on with: alignkit run acts.yaml end=paused 'output=my runs' --allow-code m\n" in result.err
 
 
+@pytest.mark.concurrent
 @pytest.mark.parametrize(("number", "status", "word"), [("SIGTERM", 143, "terminated"), ("SIGINT", 130, "interrupted")])
 def test_a_signal_ends_the_run_with_its_status_and_the_next_run_finishes(
     number: str, status: int, word: str, process: Command, alignkit: Command
 ) -> None:
     running = process("run", "acts.yaml", "end=wait")
-    for _ in range(600):
-        if Path("runs/acts/r1/01-act/waiting").is_file():
-            break
+    while not Path("runs/acts/r1/01-act/waiting").is_file():
+        assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(getattr(signal, number))
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=300)
     assert running.returncode == status
     assert f"{word}; run the same command again" in err
     assert "Traceback" not in err
@@ -121,28 +122,9 @@ def test_mistakes_end_with_status_2_a_message_and_nothing_on_disk(case: str, ali
     arguments, text = MISTAKES[case]
     result = alignkit(*arguments)
     assert result.status == 2
-    assert text in result.err
+    assert text in result.err + result.out  # findings of a check are what it is asked for
     assert "Traceback" not in result.err
     assert [p.name for p in Path().iterdir()] == ["acts.yaml"]
-
-
-def test_check_in_words_and_json(alignkit: Command) -> None:
-    good = alignkit("check", "acts.yaml")
-    assert good.out == "acts.yaml is fine: run 'acts', 1 round(s), steps act\n"
-    assert json.loads(alignkit("check", "acts.yaml", "--json").out) == {"ok": True, "findings": []}
-    bad = alignkit("check", "acts.yaml", "act.edn=x", "--json")
-    assert bad.status == 2
-    finding = json.loads(bad.out)["findings"][0]
-    assert "unknown key steps.0.edn" in finding["what"]
-    assert finding["where"] == "command line"
-    assert [p.name for p in Path().iterdir()] == ["acts.yaml"]
-
-
-def test_check_looks_at_models_and_files(alignkit: Command) -> None:
-    assert alignkit("check", "quickstart").status == 0
-    result = alignkit("check", "quickstart", "policy={name: causal_lm, path: ./no-model}")
-    assert result.status == 2
-    assert "no such model folder" in result.err
 
 
 def test_plugins_in_words_and_json(alignkit: Command, plugin_site: Path) -> None:

@@ -186,7 +186,7 @@ def test_check_run_and_schema_take_the_folder(alignkit: Command, folder: Path) -
     )
     Path("made.yaml").write_text("name: made\npolicy: stub\nsteps:\n  - {id: one, step: made}\n")
     place = ("--plugins-dir", str(folder))
-    assert "no step 'made' is installed" in alignkit("check", "made.yaml").err
+    assert "no step 'made' is installed" in alignkit("check", "made.yaml").out
     assert alignkit("check", "made.yaml", *place).status == 0
     assert alignkit("run", "made.yaml", *place).status == 0
     record = json.loads(Path("runs/made/plugins.json").read_text())
@@ -221,7 +221,7 @@ def test_a_recipes_own_file_on_the_command_line(alignkit: Command) -> None:
     Path("acts.yaml").write_text(text + "plugins: {files: [acts2.py]}\n")
     refused = alignkit("check", "acts.yaml")
     assert refused.status == 2
-    assert "add --allow-code acts2.py" in refused.err
+    assert "add --allow-code acts2.py" in refused.out
     assert alignkit("check", "acts.yaml", "--allow-code", "acts2.py").status == 0
     assert alignkit("run", "acts.yaml", "--allow-code", "acts2.py").status == 0
 
@@ -327,7 +327,7 @@ def test_json_is_json_whatever_a_plugin_prints_or_raises(alignkit: Command, tmp_
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: x\npolicy: {name: talks, x: 1}\nsteps: [{id: act, step: act}]\n")
     good = alignkit("check", str(recipe), "--json", *folder)
-    assert json.loads(good.out) == {"ok": True, "findings": []}
+    assert json.loads(good.out)["ok"] is True
     assert "a check prints" in good.err
     bad = alignkit("check", str(recipe), "policy.x=2", "--json", *folder)
     assert bad.status == 4

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from helpers.interrupted import comparison
+
+pytestmark = [pytest.mark.slow, pytest.mark.concurrent]
 
 RECIPE = """\
 name: killed
+checkpoints: {seconds: 0.1}
 policy:
   name: causal_lm
   init: {preset: nano, max_position_embeddings: 256}
@@ -28,11 +31,11 @@ steps:
 KILLS = 10
 
 
-def start(folder: Path, *overrides: str) -> "subprocess.Popen[bytes]":
+def start(folder: Path) -> "subprocess.Popen[bytes]":
     """`alignkit run` as a process of its own."""
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "alignkit.cli", "run", "killed.yaml", *overrides],
+            [sys.executable, "-m", "alignkit.cli", "run", "killed.yaml"],
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=log,
@@ -51,25 +54,30 @@ def finished(run: Path) -> dict[str, bytes]:
 
 
 def test_a_killed_run_ends_like_one_that_was_never_killed(tmp_path: Path) -> None:
-    (tmp_path / "killed.yaml").write_text(RECIPE)
+    folders = {name: tmp_path / name for name in ("whole", "killed")}
+    for folder in folders.values():
+        folder.mkdir()
+        (folder / "killed.yaml").write_text(RECIPE)
     clock = time.perf_counter()
-    assert start(tmp_path, "name=whole").wait(300) == 0, (tmp_path / "log.txt").read_text()
+    assert start(folders["whole"]).wait(300) == 0, (folders["whole"] / "log.txt").read_text()
     seconds = time.perf_counter() - clock
     generator = random.Random(1)
-    run = tmp_path / "runs/killed"
+    run = folders["killed"] / "runs/killed"
     seen: dict[str, bytes] = {}
     for _ in range(KILLS):
-        process = start(tmp_path)
+        process = start(folders["killed"])
         time.sleep(generator.uniform(0.3, 1.0) * seconds)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
         now = finished(run)
         assert {step: now.get(step) for step in seen} == seen  # nothing that was finished was touched
         seen = now
-    assert start(tmp_path).wait(300) == 0, (tmp_path / "log.txt").read_text()
+    log = folders["killed"] / "log.txt"
+    assert start(folders["killed"]).wait(300) == 0, log.read_text()
     final = finished(run)
     assert {step: final[step] for step in seen} == seen
     assert list(final) == ["01-corpus", "02-base", "03-sft", "04-more"]
-    weights = "r1/04-more/model/model.safetensors"
-    assert (run / weights).read_bytes() == (tmp_path / "runs/whole" / weights).read_bytes()
-    assert (run / "metrics.jsonl").read_text() == (tmp_path / "runs/whole/metrics.jsonl").read_text()
+    contents = [comparison().content(folder / "runs/killed") for folder in folders.values()]
+    assert comparison().differences(*contents) == []
+    assert len(contents[0]) > 25
+    assert "Traceback" not in log.read_text()

@@ -11,6 +11,8 @@ from alignkit import hookimpl
 from alignkit.engine.ranks import differences, plugin_set, require_same_plugins
 from alignkit.manager import PluginManager, PluginStatus
 
+pytestmark = pytest.mark.concurrent
+
 PROCESS = """
 import sys
 import torch.distributed as dist

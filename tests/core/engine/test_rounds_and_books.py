@@ -9,6 +9,7 @@ from alignkit import Component, UserError, hookimpl
 from alignkit.components import NoConfig
 from alignkit.engine.identity import first_difference
 from alignkit.engine.ledger import Ledger
+from alignkit.errors import Fault
 from alignkit.ops import OPS
 
 BASE = "id: base, step: write, rows: 2"
@@ -118,7 +119,7 @@ def test_reuse_says_what_differs(bench: Any, caplog: pytest.LogCaptureFixture) -
 
 def test_reuse_takes_finished_steps_of_an_unfinished_run(bench: Any) -> None:
     bench.recipe(BASE, LOOP + ", fail: bug")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Fault, match="ZeroDivisionError"):
         bench.run()
     bench.runs()
     bench.plugin.failing = False
@@ -187,7 +188,7 @@ WANTED = [(1, "base", 1), (1, "base", 2), *((1, "loop", i) for i in (1, 2, 3)), 
 def test_metrics_are_in_order_and_not_doubled_after_restarts(bench: Any) -> None:
     bench.recipe(BASE, LOOP + ", fail_at_row: 2", top="rounds: 2")
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(Fault, match="ZeroDivisionError"):
             bench.run()
     assert rows(bench) == WANTED[:2]
     bench.plugin.failing = False
@@ -198,7 +199,7 @@ def test_metrics_are_in_order_and_not_doubled_after_restarts(bench: Any) -> None
 
 def test_metrics_of_a_step_that_keeps_its_folder_are_not_doubled(bench: Any) -> None:
     bench.recipe(BASE, LOOP.replace("write", "keeping") + ", fail_at_row: 2", top="rounds: 2")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Fault, match="ZeroDivisionError"):
         bench.run()
     bench.plugin.failing = False
     bench.run()

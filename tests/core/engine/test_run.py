@@ -236,6 +236,7 @@ def test_an_inserted_step_with_from(bench: Any) -> None:
     assert sorted(p.name for p in (bench.run_folder / "r1").iterdir()) == ["01-a", "02-c", "03-b"]
 
 
+@pytest.mark.concurrent
 def test_two_runs_in_one_folder_at_a_time_are_refused(bench: Any) -> None:
     bench.recipe(A)
     bench.run()

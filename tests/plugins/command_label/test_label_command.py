@@ -20,6 +20,8 @@ from alignkit_plugins.command_label.command import command
 from alignkit_plugins.command_label.server import Address, is_loopback
 from helpers.label_pages import Page, label_task
 
+pytestmark = pytest.mark.concurrent
+
 
 class TestWhereItListens:
     def test_loopback_unless_asked(self) -> None:
@@ -84,8 +86,8 @@ def serving(place: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
 
 
 def page_of(link: str, **more: Any) -> tuple[httpx.Client, Page]:
-    client = httpx.Client(base_url=link.split("/invite")[0], follow_redirects=True, timeout=30, **more)
-    deadline = time.monotonic() + 30
+    client = httpx.Client(base_url=link.split("/invite")[0], follow_redirects=True, timeout=300, **more)
+    deadline = time.monotonic() + 300
     while True:
         try:
             return client, Page(client.get(link).raise_for_status().text)
@@ -130,4 +132,4 @@ def test_without_names_there_is_one_link_and_a_taken_port_is_said(tmp_path: Path
         assert "--port" in str(result.exception)
         page_of(links["annotator-1"])
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=300) == 0

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from alignkit.annotation import AnnotationStore
+from alignkit.annotation import AnnotationStore, StoreFault
 from alignkit.records import Instructions, Message, Pairwise
 from alignkit_plugins.command_label.access import Keys
 from alignkit_plugins.command_label.app import make_app
 from alignkit_plugins.command_label.guard import LOOPBACK_NAMES, Names
 from alignkit_plugins.command_label.text import MARKDOWN_CHARACTERS, show
+from helpers.full_disks import Refusal, refusing
 from helpers.label_pages import Page, label_task
+
+pytestmark = pytest.mark.concurrent
 
 Publish = Callable[..., Any]
 HOME = "http://127.0.0.1:8765"
@@ -367,3 +370,46 @@ def test_everything_the_page_needs_is_in_the_folder() -> None:
     assert len(needed) >= 6
     for name in needed:
         assert (folder / "static" / name).is_file(), name
+
+
+class TestAFullDisk:
+    """The store refuses; what was acknowledged stays, and what was entered can be sent again."""
+
+    @pytest.mark.parametrize("how", ["full", "read-only"])
+    def test_an_answer_that_is_not_stored_is_said_and_given_back(
+        self, store: AnnotationStore, publish: Publish, anna: Any, how: Refusal, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        publish("critique", 3)
+        anna.submit(anna.get(), text="the first one", revision="")
+        page = anna.get()
+        long = "words " * 10_000
+        with refusing(store._database._engine, how):
+            refused = anna.submit(page, 507, text=long, revision="better")
+            assert refused.has("problem-page")
+            assert "Nothing can be stored now" in refused.texts["problem-page"]
+            assert refused.texts["kept"].strip() == f"{long}\n\nbetter"
+            assert str(store.path) not in anna.client.post("/task", data=page.forms["/task"]).text
+            assert str(store.path) in caplog.text  # for whoever runs the server
+            if how == "read-only":  # a full disk may have room for a lease
+                beat = {**page.forms["/task"], "task_id": "critique-1"}
+                assert anna.client.post("/heartbeat", data=beat).status_code == 507
+            assert [j.payload.text for j in store.judgements()] == ["the first one"]
+        anna.submit(page, text=long, revision="better")
+        assert [j.payload.text for j in store.judgements()] == ["the first one", long]
+        anna.submit(page, text=long, revision="better")  # sent again, as it is by a page that heard nothing
+        assert len(store.judgements()) == 2
+
+    def test_a_store_that_others_hold_passes(
+        self, store: AnnotationStore, publish: Publish, anna: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publish("binary", 2)
+        page = anna.get()
+
+        def held(*_: Any, **__: Any) -> None:
+            raise StoreFault("another process has held the database", where=store.path, hint="wait", waits=True)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "submit", held)
+            assert anna.submit(page, 503, verdict="good").has("problem-page")
+        anna.submit(page, verdict="good")
+        assert len(store.judgements()) == 1

@@ -19,7 +19,7 @@ from alignkit.records import Message
 from helpers.judging import build_ai, make_task
 from helpers.models import make_policy, make_tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.concurrent]
 DULL = ("the quiet film won me over", "this thriller is dull")
 TASKS = [make_task("the film", *DULL), make_task("the film", "warm", "cold")]
 

@@ -152,6 +152,7 @@ def test_a_source_without_judgements_is_refused(tmp_path: Path) -> None:
         step_context(tmp_path).build("reward_source", spec)
 
 
+@pytest.mark.concurrent
 def test_pause_and_resume_with_a_real_judge_and_people(tmp_path: Path) -> None:
     """The AI answers once; the people's file appears between the two runs."""
 

@@ -86,3 +86,12 @@ def test_a_function_that_fails_is_a_fault_with_its_name(rollout: Any, function: 
         checked_scores(FunctionSource(function, "mine:f", {}), rollout)
     assert caught.value.exit_status == 4
     assert "mine:f" in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device", "cache")])
+def test_memory_and_disk_are_not_the_functions_fault(rollout: Any, error: BaseException) -> None:
+    def function(prompts: list[str], completions: list[str]) -> list[float]:
+        raise error
+
+    with pytest.raises(type(error)):
+        FunctionSource(function, "mine:f", {}).score(rollout)

@@ -92,8 +92,9 @@ class Plugin:
 
     @hookimpl
     def alignkit_policies(self) -> list[Component]:
-        """`words`: nothing of it is used but its revision."""
-        return [Component("words", lambda config, context: MagicMock(revision="words"), NoConfig)]
+        """`words`: nothing of it is used but its revision and the size of its vocabulary."""
+        policy = MagicMock(revision="words", head=MagicMock(weight_VH=torch.zeros(3, 1)))
+        return [Component("words", lambda config, context: policy, NoConfig)]
 
     @hookimpl
     def alignkit_samplers(self) -> list[Component]:

@@ -163,6 +163,8 @@ def test_parts_outputs_and_summary(bench: Bench) -> None:
         "rows": 4,
         "rejected": 0,
         "rejected_by_reason": {},
+        "rows_with_record": 4,
+        "records": 7,
         "duplicates": 0,
         "left_out_by_split": 0,
         "parts": {"demonstrations": 4, "prompts": 3},

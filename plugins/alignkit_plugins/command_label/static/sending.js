@@ -5,6 +5,8 @@
 const sending = { form: null, button: null, tries: 0, faults: 0, timer: 0 };
 // What a proxy says while the server behind it is away.
 const AWAY = [0, 502, 503, 504];
+// The server is there and cannot write: its disk is full, say. Nobody but who runs it can help.
+const CANNOT_STORE = 507;
 // A server that is there and fails will hardly do better the fourth time: then somebody has to look at it.
 const MOST_FAULTS = 3;
 
@@ -67,6 +69,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
   }
   clearTimeout(sending.timer);
   if (AWAY.includes(status)) failed(form, "The server cannot be reached. Your answer is kept here.", true);
+  else if (status === CANNOT_STORE) failed(form, "The server cannot store answers at the moment. Yours is kept here: leave this page open, and tell who invited you.", true);
   else if (status >= 500) faulty(form);
   else if (status === 403) failed(form, "You are logged out. Open your invite link in another tab, then send again.", false);
   else if (status === 413 || status === 400) failed(form, "The server did not take this: it is too long or damaged. It is kept here.", false);

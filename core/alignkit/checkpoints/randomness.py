@@ -1,0 +1,40 @@
+"""The global random generators, which models with dropout and strangers' code draw from."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from alignkit.protocols import State
+
+
+def random_state() -> dict[str, Any]:
+    """Python's, NumPy's and torch's generators, those of all CUDA devices in use included."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()  # the legacy form is always a tuple
+    found: dict[str, Any] = {
+        "python.version": version,
+        "python.words": torch.tensor(words, dtype=torch.int64),
+        "python.gauss": gauss,
+        "numpy.keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+        "numpy.position": int(position),
+        "numpy.has_gauss": int(has_gauss),
+        "numpy.gauss": float(cached),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        found |= {f"cuda.{n}": state for n, state in enumerate(torch.cuda.get_rng_state_all())}
+    return found
+
+
+def restore_random(state: State) -> None:
+    """Put the generators back to a `random_state()`."""
+    data: dict[str, Any] = dict(state)
+    random.setstate((data["python.version"], tuple(data["python.words"].tolist()), data["python.gauss"]))
+    keys = data["numpy.keys"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", keys, data["numpy.position"], data["numpy.has_gauss"], data["numpy.gauss"]))
+    torch.set_rng_state(data["torch"])
+    for name, value in data.items():
+        if name.startswith("cuda."):
+            torch.cuda.set_rng_state(value, int(name.removeprefix("cuda.")))

@@ -1,0 +1,35 @@
+"""What a file is by its first bytes, where its name says something else."""
+
+import gzip
+import zlib
+
+GZIP = b"\x1f\x8b"
+START_BYTES = 16
+BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+
+# The longer marks first: that of UTF-16 begins that of UTF-32.
+_MARKS: tuple[tuple[bytes, str, str], ...] = (
+    (GZIP, "a gzip file", "end its name with .gz"),
+    (b"PAR1\x15", "a Parquet file", "end its name with .parquet"),
+    (b"PK\x03\x04", "a zip archive", "unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a zstandard file", "unpack it"),
+    (b"\xfd7zXZ\x00", "an xz file", "unpack it"),
+    (b"BZh91AY&SY", "a bzip2 file", "unpack it"),
+    (b"\xff\xfe\x00\x00", "text in UTF-32", "save it as UTF-8"),
+    (b"\x00\x00\xfe\xff", "text in UTF-32", "save it as UTF-8"),
+    (b"\xff\xfe", "text in UTF-16", "save it as UTF-8"),
+    (b"\xfe\xff", "text in UTF-16", "save it as UTF-8"),
+)
+
+
+def wrong_kind(start: bytes) -> str | None:
+    """What is wrong with a file that is meant to be text in UTF-8 and begins with `start`; None if nothing is."""
+    return next((f"this is {kind}: {advice}" for mark, kind, advice in _MARKS if start.startswith(mark)), None)
+
+
+def gzip_problem(error: Exception) -> str:
+    """What happened to a gzip file, for the message."""
+    if isinstance(error, EOFError):
+        return "the gzip file is cut off; the rows from here on are lost"
+    # A wrong checksum shows at the end, behind rows that look whole.
+    return f"the gzip file is damaged ({error}); the rows from here on are lost, and those before may be wrong"

@@ -1,0 +1,68 @@
+"""Signals that end a run: at once, or where a loop can be taken up again."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+from alignkit.errors import Terminated
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+MESSAGE = b"\nstopping as soon as the state is saved; the same signal again stops at once\n"
+
+
+class Interruption:
+    """Whether the run was told to end, and how."""
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._listening = 0
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Answer SIGINT, SIGTERM and SIGHUP inside. Python can do so in the main thread only: else nothing is done."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # What is ignored stays ignored: `nohup` asks for that.
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+        for number in taken:
+            signal.signal(number, self._answer)
+        try:
+            yield
+        finally:
+            for number in taken:
+                signal.signal(number, before[number])
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, the first signal is remembered; whoever comes to a safe point looks at `requested`."""
+        self._listening += 1
+        try:
+            yield
+        finally:
+            self._listening -= 1
+        if self.requested is not None and not self._listening:
+            self.end()
+
+    def end(self) -> NoReturn:
+        """Raise what the signal that came means."""
+        assert self.requested is not None
+        _raise(self.requested)
+
+    def _answer(self, number: int, frame: FrameType | None) -> Any:
+        if self.requested is None and self._listening:
+            self.requested = number
+            os.write(2, MESSAGE)  # no logging here: the lock of a handler may be held
+            return
+        _raise(number)
+
+
+def _raise(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Terminated(number)

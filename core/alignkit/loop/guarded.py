@@ -1,0 +1,314 @@
+"""Asking a reward source that may fail: within a time limit, again after a wait, one completion at a time.
+
+Its failure is one of four: it raises, gives no answer in time, answers in another form than one number per completion,
+or with a number that is not finite. Whatever it is, the error names the source and the completion.
+"""
+
+import contextvars
+import json
+import logging
+import math
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from alignkit.batches import Rollout
+from alignkit.errors import (
+    ENDINGS,
+    AlignkitError,
+    Fault,
+    Paused,
+    UserError,
+    out_of_memory,
+    said_by,
+    storage_errno,
+)
+from alignkit.loop.config import AskingConfig, RewardFaultsConfig
+from alignkit.loop.rollouts import select_rows, shortened
+from alignkit.loop.scores import shaped_scores
+from alignkit.protocols import BatchRelative, ReportsFigures, Scores, State
+from alignkit.records import plain_text
+from alignkit.redact import redact
+
+logger = logging.getLogger("alignkit")
+
+FILE = "reward_faults.jsonl"
+# A source that lets so many completions in a row wait too long is not asked about the rest of the batch.
+HANGING = 3
+
+
+class Scored(NamedTuple):
+    """Scores [B], NaN for completions that the source could not score, and why not, by row.
+
+    `figures` are what the source reports of the batch; empty where it was asked about one completion at a time.
+    """
+
+    scores_B: Tensor
+    problems: dict[int, str]
+    figures: dict[str, float]
+
+
+class _Failure(NamedTuple):
+    """Why an attempt gave no scores."""
+
+    problem: str
+    error: BaseException | None
+
+    @property
+    def timed_out(self) -> bool:
+        return isinstance(self.error, TimeoutError)
+
+
+@dataclass
+class GuardedSource:
+    """A reward source with its name and what happens when it fails. Satisfies `Scores`.
+
+    Rows that it could not score go to `reward_faults.jsonl` in `folder`, with what `place` says (the iteration).
+    """
+
+    source: Scores
+    name: str = "the reward source"
+    faults: AskingConfig = field(default_factory=AskingConfig)
+    folder: Path | None = None
+    place: dict[str, Any] = field(default_factory=dict)
+
+    def score(self, rollout: Rollout) -> Tensor:
+        """Scores of all completions, [B]. Raises Fault if one has none after all retries, whatever `then` says."""
+        return self.ask_for_all(rollout).scores_B
+
+    def ask_for_all(self, rollout: Rollout) -> Scored:
+        """The same with what the source reports."""
+        return self._ask(rollout, stop=True)
+
+    def ask(self, rollout: Rollout) -> Scored:
+        """Scores as far as there are any. Raises Fault if one has none, unless `then: skip`."""
+        return self._ask(rollout, stop=not self.skips)
+
+    @property
+    def skips(self) -> bool:
+        """Whether `then: skip` was asked for."""
+        return isinstance(self.faults, RewardFaultsConfig) and self.faults.then == "skip"
+
+    def _ask(self, rollout: Rollout, stop: bool) -> Scored:
+        found = self._attempts(rollout, self.faults.retries)
+        if isinstance(found, _Failure):
+            scored = self._one_by_one(rollout, found, stop)
+        else:
+            bad = (~torch.isfinite(found)).nonzero().flatten().tolist()
+            scored = Scored(found, {b: f"scored it as {float(found[b])}" for b in bad}, self._figures())
+            if bad and stop:
+                self._save(rollout, scored.problems)
+                raise self._fault(rollout, bad[0], _Failure(scored.problems[bad[0]], None), len(bad))
+        if scored.problems:
+            self._save(rollout, scored.problems)
+            logger.warning("%s could not score %d of %d completions", self.name, len(scored.problems), len(rollout))
+        return scored
+
+    def _attempts(self, rollout: Rollout, retries: int) -> Tensor | _Failure:
+        """Scores, which may be not finite in the last attempt, or why there are none."""
+        found: Tensor | _Failure = _Failure("", None)
+        for attempt in range(retries + 1):
+            if attempt:
+                time.sleep(self.faults.wait * 2 ** (attempt - 1))
+            found = self._attempt(rollout)
+            if isinstance(found, Tensor) and bool(torch.isfinite(found).all()):
+                return found
+            why = found.problem if isinstance(found, _Failure) else "a score is not finite"
+            logger.warning("%s, attempt %d of %d: %s", self.name, attempt + 1, retries + 1, why)
+        return found
+
+    def _attempt(self, rollout: Rollout) -> Tensor | _Failure:
+        try:
+            return within(self.faults.timeout, lambda: shaped_scores(self.source, rollout))
+        except (UserError, Paused, *ENDINGS):
+            raise
+        except BaseException as error:  # also sys.exit
+            if out_of_memory(error) or storage_errno(error) is not None:
+                raise
+            return _Failure(self._told(error), error)
+
+    def _one_by_one(self, rollout: Rollout, whole: _Failure, stop: bool) -> Scored:
+        """Find the completions that the source fails on by asking about each alone."""
+        count = len(rollout)
+        scores_B = torch.full((count,), math.nan)
+        relative = isinstance(self.source, BatchRelative) and self.source.batch_relative
+        if count == 1 or relative:  # then a completion alone has no score, or another one
+            if stop:
+                self._save(rollout, dict.fromkeys(range(count), whole.problem))
+                raise self._fault(rollout, 0, whole, count)
+            return Scored(scores_B, dict.fromkeys(range(count), whole.problem), {})
+        problems: dict[int, str] = {}
+        hanging = 0
+        for b in range(count):
+            if hanging == HANGING:
+                problems[b] = f"not asked: {HANGING} completions before it had no answer in time"
+                continue
+            failure, score = self._alone(rollout, b, 0 if stop else self.faults.retries)
+            if failure is None:
+                scores_B[b], hanging = score, 0
+                continue
+            problems[b] = failure.problem
+            hanging = hanging + 1 if failure.timed_out else 0
+            if stop:
+                self._save(rollout, problems)
+                raise self._fault(rollout, b, failure, None)
+        if not problems:
+            logger.warning("%s failed on %d completions together, on none alone: these scores count", self.name, count)
+        return Scored(scores_B, problems, {})
+
+    def _alone(self, rollout: Rollout, b: int, retries: int) -> tuple[_Failure | None, float]:
+        found = self._attempts(select_rows(rollout, [b]), retries)
+        if isinstance(found, _Failure):
+            return found, math.nan
+        score = float(found[0])
+        return (None, score) if math.isfinite(score) else (_Failure(f"scored it as {score}", None), score)
+
+    def _fault(self, rollout: Rollout, b: int, failure: _Failure, count: int | None) -> Fault:
+        """The error for row `b`; `count` rows are concerned, None: at least this one."""
+        own = failure.error if isinstance(failure.error, AlignkitError) else None
+        many = f" (the first of {count} completions)" if count is not None and count > 1 else ""
+        fault = Fault(
+            f"{self.name}: {failure.problem}{many}; prompt {shortened(rollout.prompts[b])}, "
+            f"completion {shortened(rollout.texts[b])}",
+            where=own.where if own is not None else None,
+            hint=(f"{own.hint}\n  -> " if own is not None and own.hint else "")
+            + "reward_faults has retries, wait, timeout and, in align, then: skip, which leaves such prompts out",
+        )
+        fault.__cause__ = failure.error
+        return fault
+
+    def _told(self, error: BaseException) -> str:
+        """What was raised and the last line of the source's own package on the way to it."""
+        if isinstance(error, AlignkitError):
+            return error.what
+        if isinstance(error, _OverTime):
+            return str(error)
+        package = type(self.source).__module__.partition(".")[0]
+        frames = [(f, line) for f, line in traceback.walk_tb(error.__traceback__)]
+        own = [(f, n) for f, n in frames if str(f.f_globals.get("__name__", "")).partition(".")[0] == package]
+        file, line = (own or frames)[-1][0].f_code.co_filename, (own or frames)[-1][1]
+        return f"{said_by(error)} ({Path(file).name}:{line})"
+
+    def _figures(self) -> dict[str, float]:
+        return dict(self.source.figures()) if isinstance(self.source, ReportsFigures) else {}
+
+    def _save(self, rollout: Rollout, problems: Mapping[int, str]) -> None:
+        if self.folder is None:
+            return
+        with (self.folder / FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
+            for b, problem in problems.items():
+                prompt = rollout.prompts[b]
+                row = {**self.place, "source": self.name, "problem": redact(problem), "prompt_id": prompt.id}
+                row |= {"prompt": plain_text(prompt.prompt), "completion": rollout.texts[b]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+class _OverTime(TimeoutError):
+    """The limit of `within` passed."""
+
+
+def within(limit: float | None, call: Callable[[], Tensor]) -> Tensor:
+    """What `call` returns. Raises TimeoutError after `limit` seconds.
+
+    The call runs in a thread then. Python cannot end a thread: one that hangs stays until the process ends, and may
+    still be at work while the source is asked again.
+    """
+    if limit is None:
+        return call()
+    found: list[Tensor] = []
+    raised: list[BaseException] = []
+    settings = _thread_settings()
+
+    def work() -> None:
+        try:
+            with settings():
+                found.append(call())
+        except BaseException as error:  # raised again where it was called
+            raised.append(error)
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(work,), name="reward source", daemon=True)
+    thread.start()
+    thread.join(limit)
+    if thread.is_alive():
+        raise _OverTime(f"gave no answer within {limit:g} s")
+    if raised:
+        raise raised[0]
+    return found[0]
+
+
+def _thread_settings() -> Callable[[], Any]:
+    """torch keeps autocast, gradient mode and the current GPU for each thread: another one takes them over."""
+    from contextlib import ExitStack
+
+    kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    casts = [(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds]
+    gradient = torch.is_grad_enabled()
+    begun = "cuda" in kinds and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    device = torch.cuda.current_device() if begun else None
+
+    def apply() -> ExitStack:
+        stack = ExitStack()
+        if device is not None:
+            torch.cuda.set_device(device)
+        stack.enter_context(torch.set_grad_enabled(gradient))
+        for kind, dtype, enabled in casts:
+            stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
+        return stack
+
+    return apply
+
+
+def without_failed(rollout: Rollout, scored: Scored) -> tuple[Rollout, Tensor] | None:
+    """The groups of which every completion has a score, or None if no group is left.
+
+    Whole groups: an estimator that compares completions of one prompt must not see a part of them.
+    """
+    failed = {int(rollout.group_B[b]) for b in scored.problems}
+    rows = [b for b, group in enumerate(rollout.group_B.tolist()) if group not in failed]
+    if not failed:
+        return rollout, scored.scores_B
+    return (select_rows(rollout, rows), scored.scores_B[rows]) if rows else None
+
+
+IN_A_ROW = 10
+COUNTS = ("completions", "batches", "in_a_row", "updates")
+
+
+@dataclass
+class LeftOut:
+    """How many sampled completions were left out because a reward source could not score their prompts."""
+
+    name: str
+    completions: int = 0
+    batches: int = 0
+    in_a_row: int = 0
+    updates: int = 0  # that the optimizer stage left out, because a loss or gradient was not finite
+
+    def count(self, before: int, kept: int) -> None:
+        """Note a batch of which `kept` completions are left. Raises Fault if ten in a row were left out whole."""
+        self.completions += before - kept
+        self.batches += not kept
+        self.in_a_row = 0 if kept else self.in_a_row + 1
+        if self.in_a_row == IN_A_ROW:
+            raise Fault(
+                f"{self.name} could score no prompt of the last {IN_A_ROW} batches",
+                hint=f"{FILE} in the step's folder has what it was asked and what it said",
+            )
+
+    def state(self) -> dict[str, int]:
+        """The counts."""
+        return {name: getattr(self, name) for name in COUNTS}
+
+    def restore(self, state: State) -> None:
+        """Take over a `state()`."""
+        data: dict[str, Any] = dict(state)
+        for name in COUNTS:
+            setattr(self, name, data[name])

@@ -1,0 +1,67 @@
+"""The beginning of results that are not there yet, so that later steps can be looked at before the run."""
+
+import logging
+import re
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from alignkit.context import StepContext
+from alignkit.data.store import write_records
+from alignkit.preflight.looking import NotYetError
+from alignkit.preflight.sample import INCOMPLETE, READ
+from alignkit.protocols import Previews
+
+logger = logging.getLogger("alignkit")
+
+
+class Previewed:
+    """Previews of steps in a folder that goes away with it; texts name them `@id.part`, not by their path."""
+
+    def __init__(self) -> None:
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    @property
+    def _folder(self) -> Path:
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="alignkit-check-")
+        return Path(self._temporary.name)
+
+    def add(self, built: object, context: StepContext) -> None:
+        """Keep what a step shows, if it can."""
+        if not isinstance(built, Previews):
+            return
+        try:
+            parts = built.preview(context)
+        except NotYetError:
+            return
+        try:
+            for part, records in parts.items():
+                write_records(self._folder / context.step_id / f"{part}.jsonl", records)
+            if sum(map(len, parts.values())) >= READ:
+                (self._folder / context.step_id / INCOMPLETE).touch()
+        except OSError as error:  # a run must not fail for want of a temporary folder: less is known before it
+            logger.info("step %s is not previewed: %s", context.step_id, error)
+
+    def resolve(self, reference: str) -> Path:
+        """The preview behind `@id.part` or `@id`. Raises NotYetError if there is none."""
+        id, _, part = reference.removeprefix("@").partition(".")
+        if self._temporary is not None:
+            path = self._folder / id / f"{part}.jsonl" if part else self._folder / id
+            if path.exists():
+                return path
+        raise NotYetError([f"@{id}"])
+
+    def named(self, text: str) -> str:
+        """`FOLDER/id/part.jsonl:3` as `@id.part, record 3`."""
+        if self._temporary is None:
+            return text
+        written = rf"{re.escape(str(self._folder))}/([\w-]+)/(\w+)\.jsonl(?::(\d+))?"
+        return re.sub(written, lambda m: f"@{m[1]}.{m[2]}" + (f", record {m[3]}" if m[3] else ""), text)
