@@ -18,6 +18,8 @@ from alignkit_plugins.command_label.guard import BODY_BYTES, Names
 from alignkit_plugins.command_label.server import Address
 from helpers.label_pages import label_task
 
+pytestmark = pytest.mark.concurrent
+
 HOME = "http://127.0.0.1:8765"
 PRIVATE = ("/task", "/history", "/guidelines", "/admin")
 

@@ -181,6 +181,7 @@ def test_a_full_disk_passes_at_once(rollout: Rollout) -> None:
     assert len(source.asked) == 1
 
 
+@pytest.mark.concurrent
 class TestTimeout:
     def test_a_source_that_hangs_is_a_fault_with_its_limit(self, rollout: Rollout) -> None:
         release = threading.Event()
