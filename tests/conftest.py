@@ -1,6 +1,7 @@
 """Fixtures that many tests share. Models are random and tiny; nothing is read from a hub."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ from hypothesis import settings
 # Times differ on a busy machine, and what fails today has to fail tomorrow.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
+
+# What a shell starts in the background ignores Ctrl-C, and with nohup SIGHUP; processes that tests start would inherit it.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))

@@ -26,7 +26,7 @@ from queue import Queue
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("core", "plugins", "kernels")
-COPIED = (*CODE, "tests", "recipes", "pyproject.toml")
+COPIED = (*CODE, "tests", "recipes", "benchmarks", "pyproject.toml")
 GUARD = Path(__file__).with_name("mutants_guard.py")
 # Raised by code that is broken rather than wrong.
 BROKEN = {"ImportError", "ModuleNotFoundError", "NameError", "UnboundLocalError", "SyntaxError"}

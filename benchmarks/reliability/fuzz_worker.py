@@ -92,7 +92,7 @@ class Worker:
     def _skip(self, truth: fuzz_files.BadFile, path: Path, options: dict[str, Any], folder: Path) -> list[str]:
         """Every row is used or reported: in the summary, in the parts, in rejected.jsonl."""
         try:
-            summary = self._step({**options, "on_bad_row": "skip"}, folder)
+            summary = self._step({**options, "on_bad_row": "skip", "max_bad_share": 1.0}, folder)
         except UserError as error:
             if "no record" not in error.what or (truth.exact and truth.good):
                 return [f"refused: skip: {error}"]

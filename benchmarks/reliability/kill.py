@@ -3,9 +3,9 @@
     python benchmarks/reliability/kill.py [--quick] [--only PART] [--signal KILL|TERM|INT] --json F
 
 Thirty runs of a cut-down quickstart (its steps, fewer rows) are stopped once each, at moments spread evenly over the
-processor time that such a run takes, and one whole quickstart is killed ten times; the same command then goes on. At the end
-every file of the run is compared with that of an uninterrupted one (compare.py). With SIGTERM and SIGINT the command
-must also end with 143 or 130.
+processor time that such a run takes, and one whole quickstart is killed ten times; the same command then goes on. At
+the end every file of the run is compared with that of an uninterrupted one (compare.py). With SIGTERM and SIGINT the
+command must also end with 143 or 130.
 """
 
 import argparse
@@ -225,6 +225,8 @@ def main() -> None:
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else FULL
     number = signal.Signals[f"SIG{arguments.signal}"]
+    # A shell that starts this in the background has SIGINT ignored, and the runs would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     work = Path(tempfile.mkdtemp(prefix="alignkit-kill-"))
     parts = {}
     if arguments.only != "quickstart":

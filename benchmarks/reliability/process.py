@@ -1,6 +1,6 @@
 """`alignkit run` as a process of its own, which can be killed at a moment.
 
-Time is processor time (Linux): on a machine that does other things, the clock would tell nothing about how far a run is.
+Time is processor time (Linux): on a machine that does other things, the clock would not tell how far a run has come.
 """
 
 import json

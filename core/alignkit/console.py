@@ -1,19 +1,37 @@
 """The terminal: one rich console on stderr, shared so that log lines and progress bars do not tear each other."""
 
+import errno
 import logging
 from functools import cache
 
 from rich.console import Console
 from rich.logging import RichHandler
 
+from alignkit.files import write_nowhere
 from alignkit.redact import redact
 from alignkit.terminal import printable
+
+
+class _Console(Console):
+    """Goes on without a reader: a run must not end because the terminal or pipe that it is shown in is gone."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich ends the process here."""
+        write_nowhere(2)
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError as error:
+            if error.errno != errno.EIO:  # a closed terminal
+                raise
+            self.on_broken_pipe()
 
 
 @cache
 def console() -> Console:
     """The shared console."""
-    return Console(stderr=True)
+    return _Console(stderr=True)
 
 
 class _Plain(logging.Formatter):

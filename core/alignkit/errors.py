@@ -78,8 +78,17 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+SAID = 2000
+
+
 def said_by(error: BaseException) -> str:
-    """`TYPE: MESSAGE`; the exception's class may be a stranger's too, and fail at saying it."""
+    """`TYPE: MESSAGE`, of a very long one the beginning and the end: it may quote whatever the code was given."""
+    whole = _all_said_by(error)
+    return whole if len(whole) <= SAID else f"{whole[: SAID // 2]} … {whole[-SAID // 2 :]}"
+
+
+def _all_said_by(error: BaseException) -> str:
+    """The exception's class may be a stranger's too, and fail at saying it."""
     try:
         message = str(error)
     except Exception:
@@ -104,7 +113,7 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(text in said_by(error) for text in NO_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in _all_said_by(error) for text in NO_MEMORY)
 
 
 # The machine refuses to store or open something, whatever the program does.
@@ -121,7 +130,7 @@ def storage_errno(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         found = error.errno
     elif isinstance(error, Exception) and not isinstance(error, AlignkitError):
-        said = re.search(r"\(os error (\d+)\)", said_by(error))
+        said = re.search(r"\(os error (\d+)\)", _all_said_by(error))
         found = int(said.group(1)) if said else None
         for name, number in SQLITE.items():
             if str(getattr(error, "sqlite_errorname", "")).startswith(name):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("alignkit")
 
+SHOWN = 200  # characters of a completion in a message
+
 
 def notify(manager: PluginManager, hook: str, **arguments: Any) -> None:
     """Call every listener. One that raises is reported and skipped; an AlignkitError (asking to stop) passes."""
@@ -45,11 +47,15 @@ def shape_scores(manager: PluginManager, run: "RunInfo", rollout: "Rollout", sco
             ) from error
         if changed is None:
             continue
-        if changed.shape != scores_B.shape:
-            raise Fault(
-                f"plugin {implementation.plugin_name} returned scores of shape {tuple(changed.shape)}, "
-                f"expected {tuple(scores_B.shape)}"
-            )
+        plugin = f"plugin {implementation.plugin_name}"
+        shape = tuple(getattr(changed, "shape", ()))
+        if not hasattr(changed, "isfinite") or shape != scores_B.shape:
+            shown = f"scores of shape {shape}" if shape else f"a {type(changed).__name__} as scores"
+            raise Fault(f"{plugin} returned {shown}, expected {tuple(scores_B.shape)}")
+        bad = (~changed.isfinite()).nonzero().flatten().tolist()
+        if bad:
+            first = f"the first {float(changed[bad[0]])} for {rollout.texts[bad[0]][:SHOWN]!r}"
+            raise Fault(f"{plugin} made {len(bad)} of {len(scores_B)} scores not finite, {first}")
         scores_B = changed
     return scores_B
 

@@ -2,15 +2,18 @@
 
 import os
 import signal
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 from alignkit.errors import Terminated
+from alignkit.files import write_nowhere
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+HANGUP = getattr(signal, "SIGHUP", None)
 MESSAGE = b"\nstopping as soon as the state is saved; the same signal again stops at once\n"
 
 
@@ -55,9 +58,12 @@ class Interruption:
         _raise(self.requested)
 
     def _answer(self, number: int, frame: FrameType | None) -> Any:
+        if number == HANGUP:
+            _leave_closed_terminal()
         if self.requested is None and self._listening:
             self.requested = number
-            os.write(2, MESSAGE)  # no logging here: the lock of a handler may be held
+            with suppress(OSError):  # nobody may be left to read it
+                os.write(2, MESSAGE)  # no logging here: the lock of a handler may be held
             return
         _raise(number)
 
@@ -66,3 +72,11 @@ def _raise(number: int) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Terminated(number)
+
+
+def _leave_closed_terminal() -> None:
+    """Let what is still said go nowhere: writing to a terminal that was closed would fail, and with it the run."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                write_nowhere(descriptor)

@@ -6,13 +6,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from alignkit.processes import several
+
 WHITEN_EPS = 1e-8
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"]
 
 
 def all_sum(x: Tensor) -> Tensor:
     """`x` summed over all processes; `x` itself where there is one."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if several():
         x = x.clone()
         dist.all_reduce(x)
     return x

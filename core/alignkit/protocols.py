@@ -214,12 +214,19 @@ class Examines(Protocol):
         ...
 
 
+class Preview(NamedTuple):
+    """Part -> its first records. `complete`: these are all parts and records that the step will have."""
+
+    parts: "Mapping[str, Sequence[Record]]"
+    complete: bool
+
+
 @runtime_checkable
 class Previews(Protocol):
     """A step that can show the beginning of its result before it has run, for later steps to be looked at with."""
 
-    def preview(self, context: "StepContext") -> "Mapping[str, Sequence[Record]]":
-        """Part -> its first records; quick, and without a trace. Parts that are not known yet are left out."""
+    def preview(self, context: "StepContext") -> Preview:
+        """What is known before the run; quick, and without a trace. Parts that are not known yet are left out."""
         ...
 
 

@@ -194,6 +194,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
     (folder / "plugins").mkdir()
     (folder / "plugins" / "odd.py").write_text(PLUGIN)
+    (folder / "nothing").mkdir()
+    (folder / "nothing" / "odd.py").write_text(PLUGIN.replace("        oops()", "        return None"))
     return folder
 
 
@@ -249,6 +251,30 @@ def test_a_stranger_that_fails_is_named_with_its_line_and_the_traceback_is_kept(
         line = PLUGIN[: PLUGIN.index('raise LookupError("it')].count("\n") + 1
         assert caught.value.where == f"{folder / 'plugins' / 'odd.py'}:{line}"
         assert said.count("local sha256:") == 1
+
+
+# What each case says when the function returns None.
+NOTHING = {
+    "score": "reward source 'odd': the reward source returned NoneType, not a tensor",
+    "advantage": "advantage 'odd' returned None, not advantages and returns",
+    "update": "optimizer stage 'odd' returned None, not a dict of figures",
+    "fit": "optimizer stage 'odd' returned None, not a dict of figures",
+    "rollout": "sampler 'odd' returned NoneType, not a Rollout",
+    "step": "step 'odd' returned None, not a StepOutput",
+    "policy": "returned None, not hidden states and a Head",
+}
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in ("advantage", "step") else pytest.param(c, marks=pytest.mark.slow) for c in NOTHING]
+)
+def test_a_stranger_that_returns_nothing_is_named(case: str, folder: Path, tmp_path: Path, write: Run) -> None:
+    last, top, _ = CASES[case]
+    with pytest.raises(Fault) as caught:
+        run(write(last, **top), folder / "nothing")
+    assert NOTHING[case] in str(caught.value)
+    manifest = json.loads((tmp_path / "small" / "r1" / "02-last" / "manifest.json").read_text())
+    assert manifest["status"] != "finished"
 
 
 def test_judgements_until_then_are_kept_and_the_task_is_named(folder: Path, tmp_path: Path, write: Run) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints of a step that is not finished: what it needs to go on bit for bit, and nothing pickled."""
 
 from alignkit.checkpoints.checkpoints import CheckpointLoop, Checkpoints
+from alignkit.checkpoints.rows import RowFile
 from alignkit.checkpoints.states import module_state, prefixed, restore_module, under
 
-__all__ = ["CheckpointLoop", "Checkpoints", "module_state", "prefixed", "restore_module", "under"]
+__all__ = ["CheckpointLoop", "Checkpoints", "RowFile", "module_state", "prefixed", "restore_module", "under"]

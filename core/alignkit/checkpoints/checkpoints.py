@@ -11,9 +11,10 @@ from typing import Any
 from alignkit import __version__
 from alignkit.checkpoints.files import DamagedError, read_state, write_state
 from alignkit.checkpoints.randomness import random_state, restore_random
+from alignkit.checkpoints.rows import RowFile
 from alignkit.checkpoints.states import prefixed, under
 from alignkit.engine.environment import environment
-from alignkit.errors import Fault
+from alignkit.errors import Fault, UserError, storage_errno
 from alignkit.files import atomic_folder, remove_folder
 from alignkit.interruption import Interruption
 from alignkit.protocols import Resumable, State, Tracker
@@ -24,6 +25,7 @@ logger = logging.getLogger("alignkit")
 NAME = re.compile(r"(\d+)-(\d{8,})")
 # Between two checkpoints passes at least so many times what the last one took to write: at most 5 % of the time.
 SPARING = 20.0
+FORMAT = 1
 
 
 class Checkpoints:
@@ -45,6 +47,7 @@ class Checkpoints:
         self.seconds_before = 0.0  # that earlier tries took up to the checkpoint
         # Until the checkpoint is taken up, what a step logs was logged before it was written.
         self.repeating = bool(self.there())
+        self._rows: dict[str, RowFile] = {}
         self._started = clock()
         self._loops = 0
 
@@ -58,6 +61,10 @@ class Checkpoints:
         self._loops += 1
         with self.interruption.listening():
             yield CheckpointLoop(self, self._loops)
+
+    def rows(self, name: str) -> RowFile:
+        """The file `name` in the step's folder, of which a checkpoint remembers how long it was."""
+        return self._rows.setdefault(name, RowFile(self.folder.parent / name, lambda: self.repeating))
 
     def there(self) -> list[tuple[int, int, Path]]:
         """(loop, index, folder) of every checkpoint, the oldest first."""
@@ -73,17 +80,32 @@ class Checkpoints:
         found = self.there()
         for place, (_, _, path) in reversed(list(enumerate(found))):
             try:
-                return read_state(path)
+                state, about = read_state(path)
             except DamagedError as error:
                 instead = f"the one before it, {found[place - 1][2].name}, is used" if place else "the step starts over"
                 logger.warning("checkpoint %s is damaged (%s): %s", path, error, instead)
                 remove_folder(path)
+                continue
+            _require_known(about, path)
+            return state, about
         self.repeating = False
+        self._cut_rows()
         return None
 
     def write(self, loop: int, index: int, state: State) -> None:
-        """Write a checkpoint and remove those that are not to be kept any longer."""
-        about = {"format": 1, "loop": loop, "index": index, "seconds": self.seconds, "written_with": _written_with()}
+        """Write a checkpoint and remove those that are not to be kept any longer.
+
+        Raises Fault if the step's folder is not there any more: a run that was moved must not begin a second one here.
+        """
+        if not self.folder.parent.is_dir():
+            raise Fault(
+                "the step's folder is gone: was the run moved or removed while it runs?",
+                where=self.folder.parent,
+                hint="move a run when it has stopped; then the same command, with output= and name= of the new place, "
+                "goes on",
+            )
+        about: dict[str, Any] = {"format": FORMAT, "loop": loop, "index": index, "seconds": self.seconds}
+        about |= {"written_with": _written_with(), "rows": {name: file.kept() for name, file in self._rows.items()}}
         whole = {**prefixed("loop", state), **prefixed("random", random_state()), **self._tracker_states()}
         with atomic_folder(self.folder / f"{loop}-{index:08d}") as temp:
             write_state(temp, whole, about)
@@ -99,6 +121,9 @@ class Checkpoints:
     def take_up(self, state: State, about: dict[str, Any]) -> dict[str, Any]:
         """Put generators and trackers back; returns the loop's own state."""
         self.repeating = False
+        for name, length in about["rows"].items():
+            self.rows(name).length = length
+        self._cut_rows()
         for name, tracker in self._resumable_trackers():
             kept = under(name, state)
             if kept:
@@ -119,6 +144,10 @@ class Checkpoints:
         self._started = self.clock()
         return under("loop", state)
 
+    def _cut_rows(self) -> None:
+        for file in self._rows.values():
+            file.cut()
+
     def _tracker_states(self) -> dict[str, Any]:
         return {
             k: v for name, tracker in self._resumable_trackers() for k, v in prefixed(name, tracker.state()).items()
@@ -128,6 +157,16 @@ class Checkpoints:
         for tracker in self.trackers:
             if isinstance(tracker, Resumable):
                 yield f"tracker.{type(tracker).__module__}.{type(tracker).__qualname__}", tracker
+
+
+def _require_known(about: dict[str, Any], path: Path) -> None:
+    """Raise UserError for a checkpoint of an alignkit that writes them in another form."""
+    if about["format"] != FORMAT:
+        raise UserError(
+            f"the checkpoint has form {about['format']}, and this is alignkit {__version__}, which knows {FORMAT}",
+            where=path,
+            hint=f"go on with alignkit {about['written_with']['alignkit']}; --from ID does the step again",
+        )
 
 
 def _written_with() -> dict[str, Any]:
@@ -176,9 +215,11 @@ class CheckpointLoop:
             begun = self._all.clock()
             try:
                 self._all.write(self._number, index, make_state())
-            except OSError as error:
+            except Exception as error:
+                if storage_errno(error) is None:
+                    raise
                 raise Fault(
-                    f"the checkpoint at {index} cannot be written: {error.strerror or error}",
+                    f"the checkpoint at {index} cannot be written: {getattr(error, 'strerror', None) or error}",
                     where=self._all.folder,
                     hint="free space or mend the folder; the same command goes on from the checkpoint before",
                 ) from error

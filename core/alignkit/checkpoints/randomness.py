@@ -29,12 +29,13 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random(state: State) -> None:
-    """Put the generators back to a `random_state()`."""
+    """Put the generators back to a `random_state()`, as far as this machine has them."""
     data: dict[str, Any] = dict(state)
     random.setstate((data["python.version"], tuple(data["python.words"].tolist()), data["python.gauss"]))
     keys = data["numpy.keys"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, data["numpy.position"], data["numpy.has_gauss"], data["numpy.gauss"]))
     torch.set_rng_state(data["torch"])
     for name, value in data.items():
-        if name.startswith("cuda."):
-            torch.cuda.set_rng_state(value, int(name.removeprefix("cuda.")))
+        device = int(name.removeprefix("cuda.")) if name.startswith("cuda.") else None
+        if device is not None and device < torch.cuda.device_count():
+            torch.cuda.set_rng_state(value, device)

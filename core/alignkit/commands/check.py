@@ -56,7 +56,9 @@ def command(
                 checked=False,
             )
             findings, steps = recipe_findings(loaded, allowed)
-            findings = by_severity([*findings, *before_run(loaded, allowed, frozenset(steps))])
+            said = {finding.what for finding in findings}  # a kernel that is not installed cannot be chosen either
+            others = before_run(loaded, allowed, frozenset(steps))
+            findings = by_severity([*findings, *(finding for finding in others if finding.what not in said)])
         except AlignkitError as error:
             code = "R003" if isinstance(error, Fault) else "R001"
             findings = [Finding(code, error.what, error.where or "", error.hint or "")]
@@ -72,11 +74,16 @@ def command(
         sys.exit(4 if all(finding.code == "R003" for finding in errors) else 2)
 
 
-def _print(findings: "Sequence[Finding]") -> None:
+def _shown(findings: "Sequence[Finding]") -> "list[list[Finding]]":
+    """One thing in several places is said once, and counted once."""
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.code, finding.what, finding.advice), []).append(finding)
-    for finding, *same in groups.values():  # one thing in several places is said once
+    return list(groups.values())
+
+
+def _print(findings: "Sequence[Finding]") -> None:
+    for finding, *same in _shown(findings):
         head = click.style(f"{finding.code} {finding.severity}", fg=COLOURS[finding.severity])
         places = "; ".join(f.where for f in (finding, *same) if f.where)
         place = f"{places}: " if places else ""
@@ -85,7 +92,7 @@ def _print(findings: "Sequence[Finding]") -> None:
 
 
 def _last_line(recipe: str, loaded: "Loaded | None", findings: "Sequence[Finding]") -> str:
-    counts = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "note")}
+    counts = {s: sum(f.severity == s for f, *_ in _shown(findings)) for s in ("error", "warning", "note")}
     shown = ", ".join(f"{n} {s}{'s' * (n != 1)}" for s, n in counts.items() if n)
     if counts["error"] or loaded is None:
         return f"{recipe} cannot be run: {shown}"

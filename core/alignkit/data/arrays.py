@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignkit.data.kinds import BROKEN_GZIP
+from alignkit.data.kinds import BROKEN_GZIP, NO_UTF8
 from alignkit.data.lines import CHUNK, MAX_BYTES, SHOWN_BYTES, damaged, opened, unreadable
-from alignkit.data.rows import LONG, BadRow, check_values, parse_object, shown
+from alignkit.data.rows import LONG, BadRow, check_values, json_problem, parse_object, shown
 from alignkit.protocols import SourceRow
 
 _BLANK = re.compile(r"[ \t\r\n]*")
@@ -55,7 +55,7 @@ def _elements(window: "_Window") -> Iterator[SourceRow | BadRow]:
 def _parsed(text: str) -> dict[str, object]:
     escaped = None if text.isascii() else _ESCAPED.search(text)
     if escaped is not None:
-        problem = f"not UTF-8: byte 0x{ord(escaped[0]) - 0xDC00:02x}"
+        problem = f"not UTF-8: byte 0x{ord(escaped[0]) - 0xDC00:02x}; {NO_UTF8}"
         raise BadRow(problem, reason="not UTF-8", row=shown(_escaped(text[:SHOWN_BYTES])))
     return parse_object(text)
 
@@ -110,7 +110,7 @@ class _Window:
                     return self._drop(end)
                 problem = ""
             except json.JSONDecodeError as error:
-                problem = error.msg
+                problem = json_problem(error)
                 # Broken here and not only cut off by the end of the window: no need to read on.
                 if not problem.startswith("Unterminated") and error.pos < len(self._text) - len("-Infinity"):
                     raise self.broken(problem) from None

@@ -7,19 +7,22 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import NamedTuple
 
-from alignkit.data.kinds import BROKEN_GZIP, GZIP, START_BYTES, gzip_problem, wrong_kind
-from alignkit.data.rows import BadRow, parse_object, shown
+from alignkit.data.kinds import BROKEN_GZIP, GZIP, NO_UTF8, START_BYTES, gzip_problem, wrong_kind, wrong_layout
+from alignkit.data.rows import SHOWN_CHARACTERS, BadRow, parse_object, shown
 from alignkit.errors import UserError
 from alignkit.protocols import SourceRow
 
 MAX_BYTES = 16 * 1024 * 1024
 CHUNK = 1024 * 1024
-SHOWN_BYTES = 4000
+LAYOUT_BYTES = 64 * 1024
+# Four bytes a character, and one character more than is shown: that it was cut can be seen.
+SHOWN_BYTES = 4 * (SHOWN_CHARACTERS + 1)
 
 
 class _Line(NamedTuple):
     number: int
     text: str
+    ended: bool = True
 
 
 def text_rows(path: Path) -> Iterator[SourceRow | BadRow]:
@@ -34,6 +37,7 @@ def text_rows(path: Path) -> Iterator[SourceRow | BadRow]:
 def json_line_rows(path: Path) -> Iterator[SourceRow | BadRow]:
     """One JSON object a line. Blank lines are ignored at the end of the file and bad rows before."""
     blank = 0  # a number, not a list: a small gzip file may hold a billion of them
+    first = True
     for line in _lines(path):
         if isinstance(line, _Line) and not line.text.strip():
             blank += 1
@@ -47,10 +51,17 @@ def json_line_rows(path: Path) -> Iterator[SourceRow | BadRow]:
             yield line
             continue
         where = f"{path}:{number}"
+        layout = wrong_layout(_start(path)) if first else None
+        first = False
+        if layout is not None:
+            yield _of_file(layout, path)
+            return
         try:
             yield SourceRow(where, parse_object(line.text))
         except BadRow as bad:
             bad.where = where
+            if bad.reason == "bad JSON" and not line.ended and not line.text.rstrip().endswith("}"):
+                bad.problem += "; the last line has no end: the file seems cut off"
             yield bad
 
 
@@ -103,9 +114,23 @@ def misnamed(path: Path) -> BadRow | None:
         raise unreadable(path, error) from None
     if problem is None:
         return None
-    return BadRow(
-        f"{problem}; none of its rows is read", where=f"{path}:1", reason="wrong kind of file", ends_file=True
-    )
+    return _of_file(problem, path)
+
+
+def _start(path: Path) -> str:
+    """The beginning of a text."""
+    with opened(path) as file:
+        try:
+            return file.read1(LAYOUT_BYTES).removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
+        except BROKEN_GZIP:
+            return ""  # reported by whoever reads on, with its place
+        except OSError as error:
+            raise unreadable(path, error) from None
+
+
+def _of_file(problem: str, path: Path) -> BadRow:
+    said = f"{problem}; none of its rows is read"
+    return BadRow(said, where=f"{path}:1", reason="wrong kind of file", ends_file=True)
 
 
 def damaged(where: str, error: Exception) -> BadRow:
@@ -164,8 +189,9 @@ def _decoded(path: Path, number: int, raw: bytes) -> _Line | BadRow:
         reason = "byte order mark"
     else:
         try:
-            return _Line(number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r"))
+            ended = raw.endswith(b"\n")
+            return _Line(number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r"), ended)
         except UnicodeDecodeError as error:
-            problem = f"not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+            problem = f"not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}; {NO_UTF8}"
             reason = "not UTF-8"
     return BadRow(problem, where=f"{path}:{number}", reason=reason, row=_preview(raw))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,14 +78,15 @@ def parse_object(text: str) -> dict[str, Any]:
         if isinstance(row, dict | list) and text.count("[") + text.count("{") > MAX_DEPTH:
             check_depth(row)
     except json.JSONDecodeError as error:
-        problem = f"not valid JSON: {error.msg} at column {error.colno}"
+        problem = f"not valid JSON: {json_problem(error)} at column {error.colno}"
         raise BadRow(problem, reason="bad JSON", row=shown(text)) from None
     except BadRow as bad:
         raise BadRow(bad.problem, reason=bad.reason, row=shown(text)) from None
     except RecursionError:
         raise BadRow(_TOO_DEEP, reason="nested too deeply", row=shown(text)) from None
-    except ValueError as error:  # an integer of thousands of digits
-        raise BadRow(f"not usable JSON: {error}", reason="bad JSON", row=shown(text)) from None
+    except ValueError:  # the only one that is left
+        problem = f"not usable JSON: a whole number of more than {sys.get_int_max_str_digits():,} digits"
+        raise BadRow(problem, reason="bad JSON", row=shown(text)) from None
     return checked_object(row, suspect=bool(_SUSPECT.search(text)))
 
 
@@ -145,6 +147,16 @@ def json_type(value: Any) -> str:
 def shown(text: str) -> str:
     """The beginning of a damaged line, for the list of rejected rows."""
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+def was_cut(row: Any) -> bool:
+    """Whether `row` is what `shown` made of a longer one."""
+    return isinstance(row, str) and len(row) == SHOWN_CHARACTERS + 1 and row.endswith("…")
+
+
+def json_problem(error: json.JSONDecodeError) -> str:
+    """What the parser says, without the word that its own place would follow."""
+    return error.msg.rstrip(": ").removesuffix(" at")
 
 
 def brief(name: str) -> str:

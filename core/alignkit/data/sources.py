@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.data.arrays import json_array_rows
+from alignkit.data.kinds import CONVERT
 from alignkit.data.lines import is_array, json_line_rows, text_rows
 from alignkit.data.parquet import checked, parquet_rows
 from alignkit.data.rows import BadRow, Rows, shown
@@ -59,7 +60,9 @@ def files_of(path: Path) -> list[Path]:
     """The data files that `path` stands for. Raises UserError for unknown kinds and empty folders."""
     if path.is_file():
         if _reader_of(path) is None:
-            raise UserError("unknown kind of file", where=path, hint=f"known endings: {', '.join(_READERS)}, and .gz")
+            table = f"; {CONVERT}" if path.suffix.lower() in (".csv", ".tsv") else ""
+            endings = f"known endings: {', '.join(_READERS)}, and .gz"
+            raise UserError("unknown kind of file", where=path, hint=endings + table)
         return [path]
     if not path.is_dir():
         raise UserError("neither a file nor a folder", where=path, hint="a pipe or device could be read only once")

@@ -1,6 +1,7 @@
 """The run's books: a manifest per step, and the files at the top that are made from them."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignkit.engine.results import damage, listed
 from alignkit.errors import UserError
 from alignkit.files import (
     TEMP,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from alignkit.context import RunInfo
     from alignkit.recipe.model import Recipe
 
+logger = logging.getLogger("alignkit")
+
 MANIFEST = "manifest.json"
 CHECKPOINTS = "checkpoints"
 STEP_FOLDER = re.compile(r"r(\d+)/(\d\d+)-([A-Za-z][A-Za-z0-9_-]*)")
@@ -34,7 +38,11 @@ STEP_FOLDER = re.compile(r"r(\d+)/(\d\d+)-([A-Za-z][A-Za-z0-9_-]*)")
 
 @dataclass(frozen=True)
 class StepRecord:
-    """A step's manifest. `outputs` maps parts ("" is the step itself) to paths below the step's folder."""
+    """A step's manifest.
+
+    `outputs` maps parts ("" is the step itself) to paths below the step's folder, `files` each file of them to its size
+    and checksum.
+    """
 
     id: str
     round: int
@@ -45,6 +53,7 @@ class StepRecord:
     seconds: float = 0.0
     outputs: dict[str, str] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def new(cls, id: str, round: int, identity: dict[str, Any]) -> "StepRecord":
@@ -52,10 +61,12 @@ class StepRecord:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(id, round, digest(identity), identity, "started", now)
 
-    def finish(self, output: StepOutput, seconds: float) -> "StepRecord":
-        """The same step, done."""
+    def finish(self, output: StepOutput, seconds: float, folder: Path) -> "StepRecord":
+        """The same step, done, with its result in `folder`."""
+        outputs, summary = output.outputs, output.summary
+        files = listed(folder, outputs)
         return replace(
-            self, status="finished", seconds=round(seconds, 3), outputs=output.outputs, summary=output.summary
+            self, status="finished", seconds=round(seconds, 3), outputs=outputs, summary=summary, files=files
         )
 
     @property
@@ -103,6 +114,16 @@ class Ledger:
         """The manifest of a step, or None if it never started."""
         path = self.step_folder(id, number, round) / MANIFEST
         return _read_manifest(path) if path.is_file() else None
+
+    def require_whole(self, record: StepRecord, folder: Path) -> None:
+        """Raise UserError if a finished step's result is not what it left."""
+        wrong = damage(folder, record.files)
+        if wrong is not None:
+            raise UserError(
+                f"the result of step {record.id!r} of round {record.round} is not what it was: {wrong}",
+                where=folder,
+                hint=f"put the file back, or --from {record.id} does this step and the later ones again",
+            )
 
     def write(self, record: StepRecord, folder: Path) -> None:
         """Write a manifest atomically."""
@@ -160,6 +181,10 @@ class Ledger:
         """Put the finished step with this hash at `target` (hard links where possible); False if there is none."""
         for record, folder in self._done:
             if record.hash == hash:
+                wrong = damage(folder, record.files)
+                if wrong is not None:
+                    logger.warning("%s is not taken over: %s", folder, wrong)
+                    continue
                 with atomic_folder(target) as temp:
                     shutil.copytree(
                         folder, temp, dirs_exist_ok=True, copy_function=_link_or_copy, ignore=_unfinished_work

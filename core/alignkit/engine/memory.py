@@ -23,16 +23,18 @@ UNITS = {"": 1, "bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**
 ASKED = re.compile(r"(?:[Tt]ried to allocate|[Uu]nable to allocate)\s+([\d.]+)\s*(bytes|[KMGTP]iB)?")
 # Options of any component that say how much is in memory at once.
 SIZES = ("batch_size", "micro_batch_tokens", "samples_per_prompt", "max_length", "max_prompt_length")
-# What lowers memory and changes no result but by rounding stands first.
+# The first two change results by rounding only; a step goes on over them. The others make it another step.
 ADVICE = (
-    "lower micro_batch_tokens (of the step and of its optimizer_stage); it changes memory only",
+    "lower micro_batch_tokens (of the step, or of its optimizer_stage): smaller forward passes",
     "policy.gradient_checkpointing=true: less is kept for the backward pass, a third slower",
-    "policy.lora: no gradients and moments of the whole model, and no second copy as reference",
+    "policy.lora={}: no gradients and moments of the whole model, and no second copy as reference",
     "critic: shared, a head instead of a model of its own",
     "lower batch_size of the sampler",
     "precision: bfloat16",
 )
-GOES_ON = "then run the same command again: it goes on from the last checkpoint"
+GOES_ON = (
+    "after 1 or 2 the same command goes on from the last checkpoint; after the others the step is done again (--from)"
+)
 
 
 def memory_fault(error: BaseException, sizes: Mapping[str, str] | None = None) -> Fault:

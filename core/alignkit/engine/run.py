@@ -1,23 +1,26 @@
 """The run engine: does the steps of a recipe in order, each once, and keeps the books."""
 
 import logging
+import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from alignkit.answers import checked_output
 from alignkit.context import RunInfo, StepContext
 from alignkit.engine.blame import clear_failure, explained
-from alignkit.engine.identity import first_difference, input_references, step_identity
-from alignkit.engine.ledger import Ledger, StepRecord
-from alignkit.engine.lock import locked
+from alignkit.engine.identity import first_difference
+from alignkit.engine.ledger import CHECKPOINTS, Ledger, StepRecord
+from alignkit.engine.lock import LOCK, locked
 from alignkit.engine.plugin_record import plugin_record
 from alignkit.engine.precision import mixed_precision
 from alignkit.engine.ranks import require_same_plugins
-from alignkit.errors import Paused, UserError
+from alignkit.engine.unchanged import Unchanged
+from alignkit.errors import Fault, Paused, UserError
 from alignkit.files import json_safe, read_json, remove_left_overs, write_json
 from alignkit.hooks import notify
 from alignkit.interruption import Interruption
@@ -29,8 +32,6 @@ from alignkit.recipe.model import StepSpec
 from alignkit.seeds import derived_seed
 
 logger = logging.getLogger("alignkit")
-
-CHECKPOINTS = "checkpoints"
 
 
 def run_recipe(
@@ -61,6 +62,7 @@ class _Run:
             self.recipe.name, self.folder, self.recipe.seed, self.recipe.rounds, self.manager.versions()
         )
         self.ledger = Ledger(self.folder)
+        self.unchanged = Unchanged(loaded, self.folder)
         self.reuse: list[Ledger] = []
         self.first: int | None = None  # number of the step of --from
         self.interruption = Interruption()
@@ -98,58 +100,10 @@ class _Run:
         notify(self.manager, "alignkit_run_end", run=self.info, summary=summary)
         return summary
 
-    def _planned(self) -> Iterator[tuple[StepSpec, int, int]]:
-        for round in range(1, self.recipe.rounds + 1):
-            for number, step in enumerate(self.recipe.steps, 1):
-                if round == 1 or step.each_round:
-                    yield step, number, round
-
     def _check_unchanged(self) -> None:
-        """A changed recipe over an old run is an error that names the key, before anything is touched.
-
-        What will be done again may differ.
-        """
-        planned = {(round, number, step.id): step for step, number, round in self._planned()}
-        for round, number, id, _ in self.ledger.step_folders():
-            if not self._again(number, round) and (round, number, id) not in planned:
-                raise UserError(
-                    f"{self.folder} holds a result of step {id!r} as step {number} of round {round}, "
-                    "which the recipe does not have",
-                    where=self.loaded.lines.at(("steps",)),
-                    hint="name=NEW starts another run; --from ID does step ID and the later ones again; "
-                    "steps can be added at the end, rounds can be raised",
-                )
-        for (round, number, _), step in planned.items():
-            self.ledger.require_place(step.id, number, round)
-            if self._again(number, round):
-                continue
-            record = self.ledger.read(step.id, number, round)
-            folder = self.ledger.step_folder(step.id, number, round)
-            if record is not None and (record.finished or self._keeps(step, folder)):
-                self._compare(record, step, number, round)
-                self.ledger.adopt(record, folder)
-
-    def _keeps(self, step: StepSpec, folder: Path) -> bool:
-        """Whether the folder of the unfinished step holds work that is gone on with; any other starts over."""
-        return "keeps_partial" in self.manager.get("step", step.step).component.tags or (folder / CHECKPOINTS).is_dir()
-
-    def _compare(self, record: StepRecord, step: StepSpec, number: int, round: int) -> None:
-        changed = first_difference(record.identity, json_safe(self._identity(step, round)))
-        if changed is not None:
-            key, old, new = changed
-            local = ":local:" in key and old is not None and new is not None
-            what = f"the file of the plugin behind {key}" if local else key
-            raise UserError(
-                f"{what} of step {step.id!r} changed from {old!r} to {new!r}, and {self.folder} holds the old result",
-                where=self._line_of(key, number),
-                hint=f"name=NEW starts another run; --from {step.id} does this step and the later ones again",
-            )
-
-    def _line_of(self, key: str, number: int) -> str:
-        section, *rest = key.split(".")
-        path = [int(part) if part.isdecimal() else part for part in rest]
-        start: tuple[str | int, ...] = ("policy",) if section == "policy" else ("steps", number - 1)
-        return self.loaded.lines.at((*start, *path) if section in ("policy", "options") else start)
+        """A changed recipe over an old run is an error that names the key, before anything is touched."""
+        for misfit in self.unchanged.misfits(self.ledger, self._again):
+            raise misfit.error
 
     def _choose_device(self) -> None:
         """Once for all steps; what cannot be used here is found before anything is written."""
@@ -161,35 +115,23 @@ class _Run:
         choice = ", ".join(f"{op}: {kernel}" for op, kernel in self.ops.choice.items())
         logger.info("device %s · kernels %s (%s)", self.device, choice, self.ops.reason)
 
-    def _identity(self, step: StepSpec, round: int) -> dict[str, Any]:
-        """What the step's result depends on, as far as its inputs are there."""
-        inputs: dict[str, str] = {}
-        for reference in input_references(self.recipe, step):
-            if reference[1:].partition(".")[0] == step.id:
-                continue
-            source = self.ledger.find(reference)
-            if source is None:
-                continue  # the recipe's policy may refer to a later step; a step's own references were checked
-            inputs[reference] = source.hash
-        return step_identity(self.recipe, step, round, self.manager, inputs)
-
     def _step(self, step: StepSpec, number: int, round: int) -> None:
         folder = self.ledger.step_folder(step.id, number, round)
         record = self.ledger.read(step.id, number, round)
         if record is not None and record.finished:
             # An appended step may have changed what `@latest` means for this one, which the check could not foresee.
-            self._compare(record, step, number, round)
+            self.unchanged.compare(self.ledger, record, step, number, round)
             logger.info("round %d · %s is finished", round, step.id)
             self.ledger.adopt(record, folder)
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of a run that was killed right behind its end
             return
-        started = StepRecord.new(step.id, round, json_safe(self._identity(step, round)))
+        started = StepRecord.new(step.id, round, json_safe(self.unchanged.identity(self.ledger, step, round)))
         if not self._again(number, round) and self._take_over(started, number, folder):
             return
-        if folder.exists() and not (record is not None and self._keeps(step, folder)):
+        if folder.exists() and not (record is not None and self.unchanged.keeps(step, folder)):
             shutil.rmtree(folder)
         elif record is not None:
-            self._compare(record, step, number, round)
+            self.unchanged.compare(self.ledger, record, step, number, round)
             started = replace(started, started=record.started)
         folder.mkdir(parents=True, exist_ok=True)
         self.ledger.write(started, folder)
@@ -229,6 +171,7 @@ class _Run:
                 before_step(built, context)
                 with mixed_precision(context.device, self.recipe.precision):
                     output = built.run(context)
+                output = checked_output(output, folder, self.manager.get("step", step.step).described)
         except BaseException as error:
             shown = explained(error, self.manager, folder, step.component)
             notify(self.manager, "alignkit_failure", run=self.info, step_id=step.id, error=shown)
@@ -237,7 +180,13 @@ class _Run:
             if shown is error:
                 raise
             raise shown from error
-        record = started.finish(output, context.checkpoints.seconds)
+        if not (self.folder / LOCK).exists():
+            raise Fault(
+                "the run's folder is gone: was it moved or removed while it runs?",
+                where=self.folder,
+                hint="move a run when it has stopped",
+            )
+        record = started.finish(output, context.checkpoints.seconds, folder)
         self.ledger.write(record, folder)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         self.ledger.adopt(record, folder)
@@ -248,12 +197,10 @@ class _Run:
         notify(self.manager, "alignkit_step_end", run=self.info, step_id=step.id, folder=folder)
 
     def _context(self, step: StepSpec, folder: Path, round: int) -> StepContext:
-        import torch
-
         from alignkit.checkpoints import Checkpoints
 
         seed = derived_seed(self.recipe.seed, round, step.id)
-        torch.manual_seed(seed)
+        _seed_all(seed)
         context = StepContext(
             manager=self.manager,
             recipe=self.recipe,
@@ -289,3 +236,13 @@ class _Run:
             "kernels": {"asked": self.recipe.kernels, "choice": self.ops.choice, "reason": self.ops.reason},
             "started": before.get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _seed_all(seed: int) -> None:
+    """Also the generators that only strangers' code draws from: their steps, too, can be done again."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alignkit.answers import checked_advantages
 from alignkit.batches import Rollout
 from alignkit.errors import UserError
 from alignkit.kl import KLTerm, kl_estimate
@@ -33,6 +34,8 @@ class ExperienceMaker:
     advantage: Advantage
     config: LoopConfig
     ops: Ops
+    # What errors call `advantage`.
+    estimator: str = "the advantage estimator"
 
     def __call__(
         self, rollout: Rollout, scores_B: Tensor, kl_coef: float, baseline_B: Tensor | None = None
@@ -66,7 +69,8 @@ class ExperienceMaker:
                 rewards_BT, wide_BT, shift_mean=False, variance=config.whiten_variance, scope=config.whiten_scope
             )
         values_BT = self._values(rollout, past_stop, baseline_B)
-        advantages_BT, returns_BT = self.advantage(rewards_BT, values_BT, wide_BT, rollout.group_B)
+        found = self.advantage(rewards_BT, values_BT, wide_BT, rollout.group_B)
+        advantages_BT, returns_BT = checked_advantages(found, wide_BT, self.estimator)
         advantages_BT = advantages_BT[:, : mask_BT.shape[1]] * mask_BT
         whitening = self.advantage.needs.whiten
         if whitening is not None:

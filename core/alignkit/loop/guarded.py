@@ -5,7 +5,6 @@ or with a number that is not finite. Whatever it is, the error names the source 
 """
 
 import contextvars
-import json
 import logging
 import math
 import threading
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import Rollout
+from alignkit.checkpoints import RowFile
 from alignkit.errors import (
     ENDINGS,
     AlignkitError,
@@ -32,7 +32,7 @@ from alignkit.errors import (
 )
 from alignkit.loop.config import AskingConfig, RewardFaultsConfig
 from alignkit.loop.rollouts import select_rows, shortened
-from alignkit.loop.scores import shaped_scores
+from alignkit.loop.scores import WrongFormError, shaped_scores
 from alignkit.protocols import BatchRelative, ReportsFigures, Scores, State
 from alignkit.records import plain_text
 from alignkit.redact import redact
@@ -70,13 +70,13 @@ class _Failure(NamedTuple):
 class GuardedSource:
     """A reward source with its name and what happens when it fails. Satisfies `Scores`.
 
-    Rows that it could not score go to `reward_faults.jsonl` in `folder`, with what `place` says (the iteration).
+    Rows that it could not score go to `rows`, the step's `reward_faults.jsonl`, with what `place` says (the iteration).
     """
 
     source: Scores
     name: str = "the reward source"
     faults: AskingConfig = field(default_factory=AskingConfig)
-    folder: Path | None = None
+    rows: RowFile | None = None
     place: dict[str, Any] = field(default_factory=dict)
 
     def score(self, rollout: Rollout) -> Tensor:
@@ -140,10 +140,7 @@ class GuardedSource:
         scores_B = torch.full((count,), math.nan)
         relative = isinstance(self.source, BatchRelative) and self.source.batch_relative
         if count == 1 or relative:  # then a completion alone has no score, or another one
-            if stop:
-                self._save(rollout, dict.fromkeys(range(count), whole.problem))
-                raise self._fault(rollout, 0, whole, count)
-            return Scored(scores_B, dict.fromkeys(range(count), whole.problem), {})
+            return self._none_scored(rollout, whole, stop)
         problems: dict[int, str] = {}
         hanging = 0
         for b in range(count):
@@ -160,8 +157,18 @@ class GuardedSource:
                 self._save(rollout, problems)
                 raise self._fault(rollout, b, failure, None)
         if not problems:
+            if isinstance(whole.error, WrongFormError):  # such as one score, whatever it is asked about
+                return self._none_scored(rollout, whole, stop)
             logger.warning("%s failed on %d completions together, on none alone: these scores count", self.name, count)
         return Scored(scores_B, problems, {})
+
+    def _none_scored(self, rollout: Rollout, whole: _Failure, stop: bool) -> Scored:
+        count = len(rollout)
+        problems = dict.fromkeys(range(count), whole.problem)
+        if stop:
+            self._save(rollout, problems)
+            raise self._fault(rollout, 0, whole, count)
+        return Scored(torch.full((count,), math.nan), problems, {})
 
     def _alone(self, rollout: Rollout, b: int, retries: int) -> tuple[_Failure | None, float]:
         found = self._attempts(select_rows(rollout, [b]), retries)
@@ -200,14 +207,14 @@ class GuardedSource:
         return dict(self.source.figures()) if isinstance(self.source, ReportsFigures) else {}
 
     def _save(self, rollout: Rollout, problems: Mapping[int, str]) -> None:
-        if self.folder is None:
+        if self.rows is None:
             return
-        with (self.folder / FILE).open("a", encoding="utf-8", errors="backslashreplace") as file:
-            for b, problem in problems.items():
-                prompt = rollout.prompts[b]
-                row = {**self.place, "source": self.name, "problem": redact(problem), "prompt_id": prompt.id}
-                row |= {"prompt": plain_text(prompt.prompt), "completion": rollout.texts[b]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        found = []
+        for b, problem in problems.items():
+            prompt = rollout.prompts[b]
+            row = {**self.place, "source": self.name, "problem": redact(problem), "prompt_id": prompt.id}
+            found.append(row | {"prompt": plain_text(prompt.prompt), "completion": rollout.texts[b]})
+        self.rows.append(found)
 
 
 class _OverTime(TimeoutError):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from alignkit.answers import checked_hidden
 from alignkit.batches import Rollout, TokenBatch, scatter
 from alignkit.ops import Ops
 from alignkit.protocols import Critic, Policy
@@ -21,7 +22,7 @@ def rollout_logprobs(policy: Policy, rollout: Rollout, ops: Ops, max_tokens: int
     out_BT = torch.zeros(mask_BT.shape)
     for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
         batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
-        h_NH, head = policy.hidden(batch)
+        h_NH, head = checked_hidden(policy, batch)
         kept_NK = rollout.kept(indices, policy.device)
         logp_N, _ = ops.linear_logprob(h_NH, head, batch.targets_N, rollout.temperature, kept_NK=kept_NK)
         out_BT[indices] = scatter(logp_N.cpu(), mask_BT[indices])

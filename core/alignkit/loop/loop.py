@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignkit.answers import checked_metrics
 from alignkit.batches import Rollout
 from alignkit.checkpoints import prefixed, under
 from alignkit.context import StepContext
@@ -17,12 +18,13 @@ from alignkit.hooks import notify, shape_scores
 from alignkit.kl import AdaptiveKL
 from alignkit.loop.config import LoopConfig
 from alignkit.loop.experience import ExperienceMaker
-from alignkit.loop.guarded import GuardedSource, LeftOut, without_failed
+from alignkit.loop.guarded import FILE, GuardedSource, LeftOut, without_failed
 from alignkit.loop.measure import measure
 from alignkit.loop.prompts import PromptBatches
 from alignkit.loop.rollouts import checked_rollout
-from alignkit.loop.scores import ScoreNormaliser, check_finite, final_scores
+from alignkit.loop.scores import ScoreNormaliser, final_scores
 from alignkit.loop.state import Progress, ScoredBatch, Weights
+from alignkit.processes import require_one_to_skip
 from alignkit.protocols import (
     Advantage,
     Critic,
@@ -58,7 +60,7 @@ class AlignmentLoop:
     monitors: Mapping[str, Scores]
     config: LoopConfig
     context: StepContext
-    # What errors call the reward source ("reward"), the monitors and the sampler.
+    # What errors call the reward source ("reward"), the monitors, the sampler, the estimator and the stage.
     names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -69,6 +71,8 @@ class AlignmentLoop:
         self.batches = self._prompt_batches()
         sources = {"reward": self.reward_source, **self.monitors}
         self.asked = {name: self._guarded(name, source) for name, source in sources.items()}
+        if self.asked["reward"].skips:
+            require_one_to_skip(f"step {self.context.step_id}: reward_faults.then")
         self.left_out = LeftOut(self.asked["reward"].name)
         self.keeper = Keeper(config.keep_best, config.keep_every, self.policy.save, self.context)
 
@@ -87,6 +91,7 @@ class AlignmentLoop:
             else:
                 self._begin()
                 checkpoints.safe_point(0, self.state)
+            del state  # as large as weights and moments together
             self.context.start_progress(total, "iteration")
             while progress.iteration < total:
                 iteration = progress.iteration + 1
@@ -166,7 +171,8 @@ class AlignmentLoop:
     def _updated(self, batch: ScoredBatch) -> dict[str, float]:
         """Metrics of an update."""
         experience, figures = self._experience(batch, self.kl.coef)
-        metrics = {**batch.figures, **figures, **self.stage.update(experience)}
+        updated = checked_metrics(self.stage.update(experience), self._name("optimizer_stage"))
+        metrics = {**batch.figures, **figures, **updated}
         self.left_out.updates += int(metrics.get("skipped", 0))
         unit = "kl" if self.config.kl.target_unit == "completion" else "kl_per_token"
         if math.isfinite(metrics[unit]):
@@ -198,7 +204,6 @@ class AlignmentLoop:
     ) -> tuple[Tensor, dict[str, float]]:
         figures = dict(reported)
         shaped_B = shape_scores(self.context.manager, self.context.run, rollout, scores_B)
-        check_finite(shaped_B, rollout, "a plugin's alignkit_shape_scores")
         figures |= {"reward": float(shaped_B.mean()), "reward_std": float(shaped_B.std(unbiased=False))}
         return shaped_B, figures
 
@@ -212,7 +217,8 @@ class AlignmentLoop:
         return ScoredBatch(rollout, final_B, self._greedy_baseline(rollout), figures)
 
     def _experience(self, batch: ScoredBatch, kl_coef: float) -> tuple[Experience, dict[str, float]]:
-        make = ExperienceMaker(self.policy, self.reference, self.critic, self.advantage, self.config, self.context.ops)
+        others = self.advantage, self.config, self.context.ops, self._name("advantage")
+        make = ExperienceMaker(self.policy, self.reference, self.critic, *others)
         experience, metrics = make(batch.rollout, batch.scores_B, kl_coef, batch.baseline_B)
         return experience, {"kl_coef": kl_coef, **metrics}
 
@@ -255,11 +261,12 @@ class AlignmentLoop:
         return math.ceil(self.config.batch_size / repeat), repeat
 
     def _guarded(self, name: str, source: Scores) -> GuardedSource:
-        return GuardedSource(source, self._name(name), self.config.reward_faults, self.context.folder)
+        return GuardedSource(source, self._name(name), self.config.reward_faults, self.context.checkpoints.rows(FILE))
 
     def _name(self, part: str) -> str:
         """What errors call a part."""
         known = {"reward": "the reward source", "sampler": "the sampler"}
+        known |= {"advantage": "the advantage estimator", "optimizer_stage": "the optimizer stage"}
         return self.names.get(part) or known.get(part) or f"monitor {part!r}"
 
     def _sample(self, policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, seed: int) -> Rollout:

@@ -13,6 +13,10 @@ from alignkit.masked import all_sum
 from alignkit.protocols import Scores, State
 
 
+class WrongFormError(Fault):
+    """A source gave something else than one number per completion."""
+
+
 def checked_scores(source: Scores, rollout: Rollout) -> Tensor:
     """Score the completions [B]. Raises Fault for scores of another shape or that are not finite."""
     scores_B = shaped_scores(source, rollout)
@@ -21,12 +25,13 @@ def checked_scores(source: Scores, rollout: Rollout) -> Tensor:
 
 
 def shaped_scores(source: Scores, rollout: Rollout) -> Tensor:
-    """What the source gives for the completions [B], finite or not. Raises Fault for what is no such tensor."""
+    """What the source gives for the completions [B], finite or not. Raises WrongFormError for no such tensor."""
     found: object = source.score(rollout)
     if not isinstance(found, Tensor):
-        raise Fault(f"the reward source returned {type(found).__name__}, not a tensor")
+        raise WrongFormError(f"the reward source returned {type(found).__name__}, not a tensor")
     if found.shape != (len(rollout),):
-        raise Fault(f"the reward source returned scores of shape {tuple(found.shape)} for {len(rollout)} completions")
+        shape = tuple(found.shape)
+        raise WrongFormError(f"the reward source returned scores of shape {shape} for {len(rollout)} completions")
     return found.detach().float().cpu()
 
 

@@ -88,6 +88,7 @@ CODES: dict[str, Code] = {
     "R072": Code("warning", "no fast bfloat16 on this processor", "set precision=float32: it is faster here"),
     "R073": Code("warning", "plugins changed since this run was begun", "install the versions of then, or name=NEW"),
     "R074": Code("note", "plugins that failed to load", "see `alignkit plugins doctor`"),
+    "R075": Code("error", "the run of this name holds other results", "name=NEW starts another run"),
 }
 
 

@@ -39,7 +39,8 @@ def look_at(built: object, context: StepContext) -> tuple[list[Finding], tuple[s
     except NotYetError as error:
         return found, error.references
     except UserError as error:
-        found.append(Finding("R002", error.what, error.where or "", error.hint or ""))
+        where = "" if error.where == "recipe" else error.where or ""  # which is no option
+        found.append(Finding("R002", error.what, where, error.hint or ""))
     except ENDINGS:
         raise
     except AlignkitError as error:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from alignkit.preflight.guard import without_effect
 from alignkit.preflight.looking import NotYetError, look_at
 from alignkit.preflight.previews import Previewed
 from alignkit.recipe.check import recipe_problems
-from alignkit.recipe.model import StepSpec
+from alignkit.recipe.model import LATEST, StepSpec
 from alignkit.seeds import derived_seed
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class _Before:
         self.allow_code, self.leave_out, self.again, self.previewed = allow_code, leave_out, again, previewed
         self.folder = Path(self.recipe.output).expanduser() / self.recipe.name
         self.ledger: Ledger = Ledger(self.folder)
+        self.stale: set[tuple[int, int]] = set()
 
     def findings(self) -> Iterator[Finding]:
         from alignkit.preflight.machine import chosen, version_findings
@@ -117,7 +119,7 @@ class _Before:
         self.device, self.ops, found = chosen(self.recipe, self.manager)
         yield from found
         yield from version_findings(self.folder, self.recipe, self.manager)
-        self.damaged: list[Finding] = []
+        yield from self._misfits()
         waiting: dict[str, tuple[str, ...]] = {}
         for number, step, round in self._to_do():
             found, missing = self._look(step, number, round)
@@ -126,10 +128,27 @@ class _Before:
                 yield replace(finding, where=place, what=self.previewed.named(finding.what))
             if missing:
                 waiting[step.id] = missing
-        yield from self.damaged
         if waiting:
             listed = "; ".join(f"{id} (needs {', '.join(needs)})" for id, needs in waiting.items())
             yield Finding("R004", listed)
+
+    def _misfits(self) -> Iterator[Finding]:
+        """Results of an earlier start that the run would refuse; they count as not finished."""
+        from alignkit.engine.identity import input_references
+        from alignkit.engine.ledger import Ledger
+        from alignkit.engine.unchanged import Unchanged
+
+        if self.leave_out:  # whose options cannot be compared
+            return
+        changed: set[str] = set()
+        for step, number, round, error in Unchanged(self.loaded, self.folder).misfits(Ledger(self.folder), self.again):
+            if step is not None:
+                self.stale.add((number, round))
+                follows = changed & {r[1:].partition(".")[0] for r in input_references(self.recipe, step)}
+                changed |= {step.id, LATEST}
+                if follows:  # it differs as what it is made of does
+                    continue
+            yield Finding("R075", error.what, error.where or "", error.hint or "")
 
     def _to_do(self) -> Iterator[tuple[int, StepSpec, int]]:
         """Steps that are not finished, in order; finished ones count as inputs of what comes after them."""
@@ -138,11 +157,10 @@ class _Before:
             for number, step in enumerate(self.recipe.steps, 1):
                 if step.id in seen or step.id in self.leave_out or (round > 1 and not step.each_round):
                     continue
-                try:
-                    record = self.ledger.read(step.id, number, round)
-                except UserError as error:  # with --from it may be done again
-                    self.damaged.append(Finding("R005", error.what, error.where or "", error.hint or ""))
-                    record = None
+                kept = not self.again(number, round) and (number, round) not in self.stale
+                record = None
+                with suppress(UserError):  # a damaged one: said above, or once the recipe itself is mended
+                    record = self.ledger.read(step.id, number, round) if kept else None
                 if record is not None and record.finished:
                     self.ledger.adopt(record, self.ledger.step_folder(step.id, number, round))
                     continue

@@ -23,7 +23,8 @@ def batch_findings(config: object, total: int) -> Iterator[Finding]:
     """Whether a batch can be filled."""
     size = getattr(config, "batch_size", None)
     if size is not None and size > total:
-        yield Finding("R029", f"batch_size is {size}, and there are {total} rows: a pass is one step", "batch_size")
+        rows = "is 1 row" if total == 1 else f"are {total} rows"
+        yield Finding("R029", f"batch_size is {size}, and there {rows}: a pass is one step", "batch_size")
 
 
 def sampling_findings(sampling: Sampling, option: str = "sampling") -> Iterator[Finding]:

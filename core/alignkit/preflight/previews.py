@@ -8,8 +8,9 @@ from typing import Self
 
 from alignkit.context import StepContext
 from alignkit.data.store import write_records
+from alignkit.errors import UserError
 from alignkit.preflight.looking import NotYetError
-from alignkit.preflight.sample import INCOMPLETE, READ
+from alignkit.preflight.sample import INCOMPLETE
 from alignkit.protocols import Previews
 
 logger = logging.getLogger("alignkit")
@@ -39,24 +40,31 @@ class Previewed:
         if not isinstance(built, Previews):
             return
         try:
-            parts = built.preview(context)
+            preview = built.preview(context)
         except NotYetError:
             return
         try:
-            for part, records in parts.items():
+            for part, records in preview.parts.items():
                 write_records(self._folder / context.step_id / f"{part}.jsonl", records)
-            if sum(map(len, parts.values())) >= READ:
+            if preview.parts and not preview.complete:
                 (self._folder / context.step_id / INCOMPLETE).touch()
         except OSError as error:  # a run must not fail for want of a temporary folder: less is known before it
             logger.info("step %s is not previewed: %s", context.step_id, error)
 
     def resolve(self, reference: str) -> Path:
-        """The preview behind `@id.part` or `@id`. Raises NotYetError if there is none."""
+        """The preview behind `@id.part` or `@id`.
+
+        Raises NotYetError if there is none, and UserError if the step will have no such part.
+        """
         id, _, part = reference.removeprefix("@").partition(".")
         if self._temporary is not None:
-            path = self._folder / id / f"{part}.jsonl" if part else self._folder / id
+            folder = self._folder / id
+            path = folder / f"{part}.jsonl" if part else folder
             if path.exists():
                 return path
+            if folder.exists() and not (folder / INCOMPLETE).exists():
+                parts = ", ".join(sorted(file.stem for file in folder.glob("*.jsonl")))
+                raise UserError(f"step {id!r} will have no part {part!r}", hint=f"its parts: {parts}")
         raise NotYetError([f"@{id}"])
 
     def named(self, text: str) -> str:

@@ -17,6 +17,8 @@ from alignkit.recipe.model import LATEST, ComponentSpec, LastRound, Recipe, Slot
 from alignkit.recipe.source import KeyPath, Lines
 
 M = TypeVar("M", bound=BaseModel)
+# Known keys that are listed beside a suggestion.
+SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def _problem(
         known = [*(owner.model_fields if owner else []), *(also if len(loc) == 1 else [])]
         meant = inside.get(str(loc[-1])) if len(loc) == 1 else None
         suggestion = f" (did you mean {meant!r}?)" if meant else did_you_mean(str(loc[-1]), known)
-        return where, f"unknown key {dotted}{suggestion}; known: {', '.join(known)}"
+        return where, f"unknown key {dotted}{suggestion}; known: {_listed(known, bool(suggestion))}"
     if error["type"] == "missing":
         given = [str(key) for key in error["input"]] if isinstance(error["input"], dict) else []
         close = get_close_matches(str(loc[-1]), given, n=1)
@@ -73,6 +75,13 @@ def _problem(
     message = error["msg"].removeprefix("Value error, ")
     shown = repr(error["input"])
     return where, f"{dotted}: {message}" + (f" (got {shown})" if len(shown) < 80 else "")
+
+
+def _listed(known: Sequence[str], suggested: bool) -> str:
+    """All names, as one of them has to be chosen; the beginning, where one is suggested."""
+    if not suggested or len(known) <= SHOWN:
+        return ", ".join(known)
+    return f"{', '.join(known[:SHOWN])}, … ({len(known) - SHOWN} more: see `alignkit plugins show NAME`)"
 
 
 def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel] | None:
@@ -203,17 +212,46 @@ def recipe_problems(
         try:
             spec = _component_of(step, lines, ("steps", i))
             resolved = resolve(manager, "step", spec, lines, ("steps", i), allowed)
-        except UserError as error:
-            yield step.id, UserError(f"step {step.id!r}: {error.what}", where=error.where, hint=error.hint)
-            continue
         except AlignkitError as error:
-            yield step.id, error
+            inside = _problems_inside(error, step, manager, lines, ("steps", i), allowed)
+            yield from ((step.id, _of_step(step.id, found)) for found in (error, *inside))
             continue
         last_round = _of_the_last_round(resolved.config) if step.each_round else set()
         again = [s.id for s in recipe.steps if s.each_round]
         for text, path in references(step.options):
             earlier = [*ids[:i], *again] if path[0] in last_round else ids[:i]
             yield from tried(step.id, partial(_known, text, earlier, lines, ("steps", i, *path)))
+
+
+def _of_step(id: str, error: AlignkitError) -> AlignkitError:
+    if not isinstance(error, UserError):
+        return error
+    return UserError(f"step {id!r}: {error.what}", where=error.where, hint=error.hint)
+
+
+def _problems_inside(
+    first: AlignkitError,
+    step: StepSpec,
+    manager: PluginManager,
+    lines: Lines,
+    path: KeyPath,
+    allowed: frozenset[str] | None,
+) -> Iterator[AlignkitError]:
+    """What is wrong with the components inside a step that itself cannot be used, beside what `first` says."""
+    if "name" in step.options or step.step not in manager.names("step"):
+        return
+    said = {(first.what, first.where)}
+    for name, field in manager.get("step", step.step).component.config.model_fields.items():
+        marker = next((m for m in field.metadata if isinstance(m, SlotOf)), None)
+        if marker is None or name not in step.options:
+            continue
+        try:
+            spec = validated(ComponentSpec, step.options[name], lines, (*path, name))
+            resolve(manager, marker.kind, spec, lines, (*path, name), allowed)
+        except AlignkitError as error:
+            if (error.what, error.where) not in said:
+                yield error
+                said.add((error.what, error.where))
 
 
 def _of_the_last_round(config: BaseModel) -> set[str | int]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from alignkit.components import Config, Kind
+from alignkit.errors import UserError
 
 LATEST = "latest"
 NAME_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
@@ -76,7 +77,9 @@ class StepSpec(BaseModel):
 
     @property
     def component(self) -> ComponentSpec:
-        """The step component with its options."""
+        """The step component with its options. Raises UserError for `name`, the one that a step cannot have."""
+        if "name" in self.options:
+            raise UserError("unknown key name: a step has an id", where=f"step {self.id}")
         return ComponentSpec(name=self.step, **self.options)
 
 

@@ -70,7 +70,12 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"not valid YAML: {problem}", where=place, hint="check indentation, quotes, brackets") from None
+        hint = "check indentation, quotes, brackets"
+        if "'@'" in problem:
+            hint = 'put quotes around a reference: "@id"'
+        elif r"'\t'" in problem:
+            hint = "indent with spaces: YAML takes no tabs there"
+        raise UserError(f"not valid YAML: {problem}", where=place, hint=hint) from None
     except RecursionError:
         raise UserError("nested too deeply", where=path) from None
     lines: dict[KeyPath, int] = {}

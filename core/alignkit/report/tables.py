@@ -12,7 +12,7 @@ from alignkit.report.wording import duration, plain, shortened
 MAX_ROWS = 200
 MAX_COLUMNS = 8
 MAX_STEPS = 60
-LEFT_OUT = ("left_out", "rejected", "dropped", "skipped", "bad_", "usable", "duplicate", "truncated")
+LEFT_OUT = ("left_out", "rejected", "dropped", "skipped", "bad_", "usable", "duplicate", "truncated", "without_prompt")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from alignkit.recipe.model import Operational
 class OptimizerConfig(Config):
     """AdamW (Loshchilov and Hutter 2019) and its schedule."""
 
-    lr: float = Field(gt=0, description="peak learning rate")
+    lr: float = Field(gt=0, le=1000, description="peak learning rate")
     betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the first and second moment")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     weight_decay: float = Field(0.0, ge=0, description="decoupled; matrices only, not norms and biases")

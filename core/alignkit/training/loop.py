@@ -14,7 +14,7 @@ from alignkit.protocols import State
 from alignkit.training.batching import shuffled_batches
 from alignkit.training.config import DataTrainingConfig
 from alignkit.training.keeping import Keeper
-from alignkit.training.nonfinite import Accumulate, Describe, NonFinite
+from alignkit.training.nonfinite import FILE, Accumulate, Describe, NonFinite
 from alignkit.training.optimizer import Optimizer
 
 
@@ -72,7 +72,7 @@ class _Training:
         self.totals = totals
         self.optimizer = Optimizer(module.parameters(), config, total)
         where = f"step {context.step_id}"
-        self.watch = NonFinite(config.on_nonfinite, self.optimizer.parameters, context.folder, where)
+        self.watch = NonFinite(config.on_nonfinite, self.optimizer.parameters, context.checkpoints.rows(FILE), where)
         self.generator = torch.Generator().manual_seed(context.seed)
         self.epoch_began = self.generator.get_state()  # the generator before this epoch's permutation was drawn
         self.step = 0
@@ -86,6 +86,7 @@ class _Training:
         state = loop.restored()
         if state is not None:
             self.restore(state)
+        del state  # as large as weights and moments together
         self.context.start_progress(self.total, "step")
         for indices in self._batches():
             self._step(indices, accumulate)
@@ -145,7 +146,7 @@ class _Training:
             "skipped": self.skipped,
             "totals": json.dumps(self.totals),
             **prefixed("module", module_state(self.module)),
-            **prefixed("optimizer", self.optimizer.state()),
+            **prefixed("optimizer", self.optimizer.state(copy=False)),
             **prefixed("watch", self.watch.state()),
             **prefixed("keeper", {} if self.keeper is None else self.keeper.state()),
         }

@@ -5,18 +5,18 @@ The schedule counts the step that was left out as taken, so that it ends where i
 steps, which its bias correction goes by, does not.
 """
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from alignkit.batches import Row
+from alignkit.checkpoints import RowFile
 from alignkit.errors import Fault, UserError
+from alignkit.processes import require_one_to_skip
 from alignkit.protocols import State
 
 logger = logging.getLogger("alignkit")
@@ -57,14 +57,16 @@ class NonFinite:
         self,
         policy: Literal["stop", "skip"],
         parameters: Iterable[nn.Parameter],
-        folder: Path,
+        rows: RowFile,
         where: str,
         describe: Describe | None = None,
         losses: Sequence[str] = ("loss",),
     ) -> None:
+        if policy == "skip":
+            require_one_to_skip(f"{where}: on_nonfinite")
         self.policy = policy
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.path = folder / FILE
+        self.rows = rows
         self.where = where
         self.describe = describe
         self.losses = losses
@@ -99,7 +101,7 @@ class NonFinite:
         self._save(step, rows)
         self.skipped += 1
         self.in_a_row += 1
-        saved = f"the rows are in {self.path}"
+        saved = f"the rows are in {self.rows.path}"
         if self.policy == "stop":
             hint = "lower the learning rate, look at these rows, use float32, or leave such batches out with"
             raise Fault(said, where=self.where, hint=f"{saved}; {hint} on_nonfinite: skip")
@@ -163,9 +165,7 @@ class NonFinite:
     def _save(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
         """The culprits, or the whole batch if no row is one alone."""
         bad = [row for row in rows if not row["finite"]] or list(rows)
-        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            for row in bad:
-                file.write(json.dumps({"step": step, **row}, ensure_ascii=False, default=str) + "\n")
+        self.rows.append({"step": step, **row} for row in bad)
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:

@@ -53,12 +53,15 @@ class Optimizer:
         """Let the schedule go on as if so many steps had been taken."""
         self.taken += steps
 
-    def state(self) -> dict[str, Tensor | int]:
-        """A snapshot of steps taken and moments, on the CPU; parameters by their place: they have no names here."""
+    def state(self, *, copy: bool = True) -> dict[str, Tensor | int]:
+        """Steps taken and moments; parameters by their place: they have no names here.
+
+        A snapshot on the CPU, or, without `copy`, the moments themselves: to be written before the next step.
+        """
         found: dict[str, Tensor | int] = {"taken": self.taken, "parameters": len(self.parameters)}
         for number, parameter in enumerate(self.parameters):
             for name, value in self._adam.state.get(parameter, {}).items():
-                found[f"{number}.{name}"] = value.detach().to("cpu", copy=True)
+                found[f"{number}.{name}"] = value.detach().to("cpu", copy=True) if copy else value.detach()
         return found
 
     def restore(self, state: Mapping[str, Any]) -> None:

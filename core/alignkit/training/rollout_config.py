@@ -30,8 +30,10 @@ class ImportanceConfig(Config):
 class RolloutTrainingConfig(OptimizerConfig):
     """Epochs, minibatches, critic and everything beside the objective itself."""
 
-    lr: float = Field(1e-5, gt=0, description="learning rate of the policy")
-    critic_lr: float | None = Field(None, gt=0, description="learning rate of the critic; the policy's by default")
+    lr: float = Field(1e-5, gt=0, le=1000, description="learning rate of the policy")
+    critic_lr: float | None = Field(
+        None, gt=0, le=1000, description="learning rate of the critic; the policy's by default"
+    )
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the first and second moment")
     eps: float = Field(1e-5, gt=0, description="Adam epsilon; 1e-5 as in OpenAI's PPO")
     schedule: Literal["constant", "linear", "cosine"] = Field("linear", description="over all updates, down to zero")

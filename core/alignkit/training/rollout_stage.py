@@ -24,7 +24,7 @@ from alignkit.records import plain_text
 from alignkit.training.backward import accumulate_gradients
 from alignkit.training.batching import micro_batches
 from alignkit.training.importance import importance_weights
-from alignkit.training.nonfinite import NonFinite
+from alignkit.training.nonfinite import FILE, NonFinite
 from alignkit.training.objectives import Objective, fused_arguments
 from alignkit.training.optimizer import Optimizer
 from alignkit.training.rollout_config import RolloutTrainingConfig
@@ -98,7 +98,8 @@ class RolloutTraining:
             self._critic_optimizer = Optimizer(critic.module.parameters(), critic_config, iterations * per_iteration)
             parameters += list(critic.module.parameters())
         where = f"step {context.step_id}"
-        self._watch = NonFinite(config.on_nonfinite, parameters, context.folder, where, losses=LOSSES)
+        rows = context.checkpoints.rows(FILE)
+        self._watch = NonFinite(config.on_nonfinite, parameters, rows, where, losses=LOSSES)
 
     def update(self, experience: Experience) -> dict[str, float]:
         """One batch: `epochs` x `minibatches` optimizer steps. Metrics are means over them."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from alignkit.answers import checked_hidden
 from alignkit.batches import Row, TokenBatch, scatter
 from alignkit.ops import Ops
 from alignkit.protocols import Policy
@@ -22,7 +23,7 @@ def completion_row(policy: Policy, prompt: Content, completion: Content) -> Row:
 def sequence_logps(policy: Policy, rows: Sequence[Row], ops: Ops) -> Tensor:
     """log pi(completion | prompt) of each row, the sum over its target tokens, [B]; one forward pass."""
     batch = TokenBatch.from_rows(rows, policy.pad_id, policy.device)
-    h_NH, head = policy.hidden(batch)
+    h_NH, head = checked_hidden(policy, batch)
     logp_N, _ = ops.linear_logprob(h_NH, head, batch.targets_N)
     return scatter(logp_N, batch.target_BT).sum(-1)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from alignkit.answers import checked_hidden
 from alignkit.batches import Row, TokenBatch
 from alignkit.context import StepContext
 from alignkit.errors import UserError
@@ -68,7 +69,7 @@ def accumulate_token_loss(
         batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
         if batch.tokens == 0:
             continue
-        h_NH, head = policy.hidden(batch)
+        h_NH, head = checked_hidden(policy, batch)
         one_N = torch.ones(batch.tokens, device=policy.device)
         # with advantage 1 and no older policy the policy's loss is the cross-entropy
         loss, _ = context.ops.fused_linear_policy_loss(h_NH, head, batch.targets_N, one_N, one_N / count)
@@ -85,7 +86,7 @@ def token_loss(policy: Policy, rows: Sequence[Row], config: DataTrainingConfig, 
         for indices in micro_batches([len(r.ids) for r in rows], config.micro_batch_tokens):
             batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
             if batch.tokens:
-                h_NH, head = policy.hidden(batch)
+                h_NH, head = checked_hidden(policy, batch)
                 logp_N, _ = context.ops.linear_logprob(h_NH, head, batch.targets_N)
                 total -= float(logp_N.sum())
                 count += batch.tokens

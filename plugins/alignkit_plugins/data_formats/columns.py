@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from alignkit.data.kinds import CONVERT
 from alignkit.data.rows import BadRow, brief, json_type
 from alignkit.errors import did_you_mean
 from alignkit.protocols import SourceRow
 from alignkit.records import Content, Message, Prompt
+from alignkit_plugins.data_formats.exports import advice, table_by_columns
 
 SHOWN_COLUMNS = 20
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -27,7 +29,7 @@ def value(row: dict[str, Any], column: str) -> Any:
     """A column that must be there and not null."""
     if column not in row:
         hint = did_you_mean(column, _first(row)) or f"; the row has {_listed(row) or 'no column'}"
-        raise BadRow(f"column {column!r} is missing{hint}", reason="missing column")
+        raise BadRow(f"column {column!r} is missing{hint}{advice(row, column)}", reason="missing column")
     if row[column] is None:
         raise BadRow(f"column {column!r} is null", reason="missing column")
     return row[column]
@@ -50,7 +52,10 @@ def content(row: dict[str, Any], column: str) -> Content:
         return found
     if isinstance(found, list | tuple):
         return messages(found, column)
-    raise BadRow(f"column {column!r} is {json_type(found)}, not text or a list of messages", reason="wrong type")
+    problem = f"column {column!r} is {json_type(found)}, not text or a list of messages"
+    if isinstance(found, dict) and table_by_columns(found):
+        problem += f"; this is a table written by columns: {CONVERT}"
+    raise BadRow(problem, reason="wrong type")
 
 
 def filled(row: dict[str, Any], column: str) -> Content:
@@ -78,6 +83,8 @@ def _message(item: Any, name: str) -> Message:
     for key in ("role", "content"):
         if not isinstance(item.get(key), str):
             has = f"is {json_type(item[key])}" if key in item else f"is missing; it has {_listed(item)}"
+            if "from" in item and "value" in item:
+                has += "; write ShareGPT's from (human, gpt) and value as role (user, assistant) and content"
             raise BadRow(f"{key!r} of {name} {has}", reason="wrong type" if key in item else "missing column")
     if item["role"] not in ROLES:
         known = did_you_mean(item["role"][:100], list(ROLES)) or f"; known: {', '.join(ROLES)}"

@@ -1,5 +1,6 @@
 """Preference pairs in the four forms that TRL reads: with or without a prompt column, texts or messages."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -46,6 +47,7 @@ class PreferenceFormat:
         self._columns = KnownColumns(config.chosen_field, config.rejected_field, *votes, optional=optional)
         # Form of the first row and its place: a file that changes its form half-way was joined by mistake.
         self._form: tuple[str, str] | None = None
+        self._forms: Counter[str] = Counter()
 
     def records(self, rows: Iterable[SourceRow]) -> Iterator[tuple[str, Record]]:
         """One pair a row."""
@@ -86,13 +88,14 @@ class PreferenceFormat:
 
     def _check_form(self, form: tuple[str, bool], where: str) -> None:
         name = f"{form[0]} prompt, {'texts' if form[1] else 'messages'}"
+        self._forms[name] += 1
         if self._form is None:
             self._form = (name, where)
         elif self._form[0] != name:
             before, first = self._form
+            more = "; most rows so far are like this one" if self._forms[name] > self._forms[before] else ""
             raise BadRow(
-                f"mixed forms: this row has {name}, the first row ({first}) has {before}",
-                reason="mixed forms",
+                f"mixed forms: this row has {name}, the first row ({first}) has {before}{more}", reason="mixed forms"
             )
 
     def _margin(self, row: dict[str, Any]) -> float:

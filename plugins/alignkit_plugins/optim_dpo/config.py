@@ -10,7 +10,7 @@ from alignkit.training.config import PairTrainingConfig
 class DPOConfig(PairTrainingConfig):
     """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290) and two variants of its loss."""
 
-    lr: float = Field(1e-6, gt=0, description="peak learning rate")
+    lr: float = Field(1e-6, gt=0, le=1000, description="peak learning rate")
     loss: Literal["sigmoid", "ipo", "hinge"] = Field(
         "sigmoid", description="sigmoid: DPO; ipo: Azar et al. 2023; hinge: as in SLiC (Zhao et al. 2023)"
     )

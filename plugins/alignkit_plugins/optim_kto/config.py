@@ -10,7 +10,7 @@ from alignkit.training.config import PairTrainingConfig
 class KTOConfig(PairTrainingConfig):
     """Kahneman-Tversky optimization (Ethayarajh et al. 2024, arXiv 2402.01306)."""
 
-    lr: float = Field(1e-6, gt=0, description="peak learning rate")
+    lr: float = Field(1e-6, gt=0, le=1000, description="peak learning rate")
     reads: Literal["labels", "preferences"] = Field(
         "labels", description="records to learn from; of preferences, chosen is good and rejected is bad"
     )

@@ -41,7 +41,10 @@ class Pretrain:
 
 
 def blocks(policy: Policy, texts: Iterable[Text], length: int) -> list[Row]:
-    """Rows of `length` tokens (the last may be shorter); every token but the first of a row is a target."""
+    """Rows of `length` tokens (the last may be shorter); every token but the first of a row is a target.
+
+    A single token that is left at the end has nothing before it to be learned from, and makes no row.
+    """
     ids: list[int] = []
     for record in texts:
         ids += policy.encode_prompt(record.text) + policy.encode_completion("", "")

@@ -8,7 +8,7 @@ from alignkit.training.config import PairTrainingConfig
 class RewardModelConfig(PairTrainingConfig):
     """Bradley-Terry reward model."""
 
-    lr: float = Field(1e-4, gt=0, description="peak learning rate")
+    lr: float = Field(1e-4, gt=0, le=1000, description="peak learning rate")
     centering: float = Field(
         0.0, ge=0, description="weight of mean((r_chosen + r_rejected)^2) (Eisenstein et al. 2023)"
     )

@@ -10,7 +10,7 @@ from alignkit.training.config import DataTrainingConfig
 class SFTConfig(DataTrainingConfig):
     """Supervised fine-tuning on completions only."""
 
-    lr: float = Field(2e-4, gt=0, description="peak learning rate")
+    lr: float = Field(2e-4, gt=0, le=1000, description="peak learning rate")
     max_length: int = Field(512, ge=2, description="tokens of prompt and completion together")
     too_long: Literal["drop", "truncate", "error"] = Field(
         "drop", description="what happens to longer rows; dropped and cut rows are counted in the summary"

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from alignkit.batches import Rollout
 from alignkit.code import require_allowed
-from alignkit.errors import Fault, UserError, out_of_memory, storage_errno
+from alignkit.errors import ENDINGS, Fault, UserError, out_of_memory, said_by, storage_errno
+from alignkit.loop.scores import WrongFormError
 from alignkit.records import plain_text
 
 
@@ -31,18 +32,20 @@ class FunctionSource:
         try:
             scores = list(self.function(prompts, list(rollout.texts), **self.options))
             scores_B = torch.tensor([float(s) for s in scores], dtype=torch.float32)
-        except Exception as error:
+        except ENDINGS:
+            raise
+        except (Exception, SystemExit) as error:
             if out_of_memory(error) or storage_errno(error) is not None:
                 raise
             frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
             place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
             raise Fault(
-                f"the reward function failed on a batch of {len(prompts)}: {type(error).__name__}: {error}",
+                f"the reward function failed on a batch of {len(prompts)}: {said_by(error)}",
                 where=self.path + place,
                 hint=f"it should return one number per completion; the first completion was {rollout.texts[0][:200]!r}",
             ) from error
         if len(scores_B) != len(rollout):
-            raise Fault(f"returned {len(scores_B)} scores for {len(rollout)} completions", where=self.path)
+            raise WrongFormError(f"returned {len(scores_B)} scores for {len(rollout)} completions", where=self.path)
         if not bool(torch.isfinite(scores_B).all()):
             bad = int((~torch.isfinite(scores_B)).nonzero()[0])
             raise Fault(f"returned {float(scores_B[bad])} for {rollout.texts[bad][:200]!r}", where=self.path)

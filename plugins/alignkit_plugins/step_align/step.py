@@ -119,7 +119,10 @@ class Align:
         config, get = self.config, context.manager.get
         names = {n: get("reward_source", spec.name).described for n, spec in config.monitor.items()}
         names["reward"] = get("reward_source", config.reward_source.name).described
-        return names | {"sampler": get("sampler", config.sampler.name).described}
+        names["sampler"] = get("sampler", config.sampler.name).described
+        names["advantage"] = get("advantage", config.advantage.name).described
+        names["optimizer_stage"] = get("optimizer_stage", config.optimizer_stage.name).described
+        return names
 
     def _critic(self, policy: Policy, advantage: Advantage, context: StepContext) -> Critic | None:
         config = self.config

@@ -10,7 +10,7 @@ from alignkit.context import StepContext
 from alignkit.data.store import RecordFile, write_records
 from alignkit.errors import UserError
 from alignkit.files import digest, write_json
-from alignkit.loop.guarded import GuardedSource
+from alignkit.loop.guarded import FILE, GuardedSource
 from alignkit.loop.prompts import Fitting, fitting_prompts
 from alignkit.loop.rollouts import checked_rollout
 from alignkit.protocols import Policy, Sampler, Scores
@@ -131,7 +131,7 @@ class _Sampled:
                 where=f"step {self.context.step_id}",
             )
         name = self.context.manager.get("reward_source", spec.name).described
-        return None if first else GuardedSource(source, name, folder=self.context.folder)
+        return None if first else GuardedSource(source, name, rows=self.context.checkpoints.rows(FILE))
 
     def _is_there(self, spec: ComponentSpec) -> bool:
         """Whether every step that its options refer to has run."""

@@ -3,21 +3,18 @@
 import logging
 from typing import Any, cast
 
-from alignkit.data.rows import BadRow
 from alignkit.data.sources import files_of, local_path
 from alignkit.errors import AlignkitError, UserError
 from alignkit.manager import PluginManager
 from alignkit.protocols import DataFormat
 from alignkit.recipe.check import resolve
+from alignkit_plugins.step_data.complaints import MOST_HINT, Complaints, counted, too_many
 from alignkit_plugins.step_data.config import DataConfig
 from alignkit_plugins.step_data.reading import read_records, rows_of
 from alignkit_plugins.step_data.splitting import Splitter
-from alignkit_plugins.step_data.step import STRICT_HINT, limited
+from alignkit_plugins.step_data.step import limited
 
 logger = logging.getLogger("alignkit")
-
-SHOWN = 5
-NO_ROW_HINT = "no row can be used: is this the right format for the files?"
 
 
 def check_data(config: DataConfig, manager: PluginManager) -> None:
@@ -67,38 +64,31 @@ def _build_format(config: DataConfig, manager: PluginManager) -> DataFormat | No
     return cast("DataFormat", built)
 
 
-class _EnoughError(Exception):
-    """As many bad rows were found as are shown."""
-
-
 def _read_once(config: DataConfig, manager: PluginManager, data_format: DataFormat, local: list[str]) -> None:
     """Strict: no row may be bad. Otherwise one good row is enough, and the bad ones are counted and said."""
     strict = config.on_bad_row == "strict"
-    found: list[BadRow] = []
-    bad_rows = 0
-
-    def on_bad(bad: BadRow) -> None:
-        nonlocal bad_rows
-        bad_rows += bad.rows
-        if len(found) < SHOWN:
-            found.append(bad)
-        if strict and len(found) == SHOWN:
-            raise _EnoughError
-
+    found = Complaints()
     splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
     records = 0
+    sources = rows_of(local, config.split)
     try:
-        sources = rows_of(local, config.split)
         registered = manager.get("data_format", config.format.name)
-        rows = read_records(data_format, registered, sources, on_bad, splitter.accept)
+        rows = read_records(data_format, registered, sources, found.add, splitter.accept)
         for _ in limited(rows, config.limit):
             records += 1
-    except _EnoughError:
-        pass
-    if found and (strict or not records):
-        more = "".join(f"\n{bad.where}: {bad.problem}" for bad in found[1:])
-        raise UserError(found[0].problem + more, where=found[0].where, hint=STRICT_HINT if strict else NO_ROW_HINT)
-    if found:
-        logger.warning("%d bad rows will be skipped, the first at %s: %s", bad_rows, found[0].where, found[0].problem)
+    except UserError:
+        if not (strict and found.first):  # else the bad rows may be what a format lacks at its end
+            raise
+    if found.first and (strict or not records):
+        # A format that joins rows has given no record yet, and taken some all the same.
+        used = strict and bool(sources.used or sources.silent)
+        hint = found.hint(sources.count, used, config.max_bad_share)
+        raise UserError(found.text(), where=found.first[0].where, hint=hint)
+    if found.first:
+        problem = too_many(found.reasons, sources.count, config.max_bad_share)
+        if problem is not None and len(local) == len(config.sources):
+            raise UserError(problem, where=", ".join(local), hint=MOST_HINT)
+        first, bad_rows = found.first[0], counted(found.total, "bad row")
+        logger.warning("%s will be skipped, the first at %s: %s", bad_rows, first.where, first.problem)
     if not records and len(local) == len(config.sources):
         raise UserError("the files hold no row", where=", ".join(local), hint="look at the files and the format")

@@ -18,17 +18,26 @@ class DataConfig(Config):
         "sets as owner/name or owner/name:config; none for a format that makes its own rows",
     )
     split: str | None = Field(None, description="split of the hub data sets")
-    heldout: float = Field(0.0, ge=0.0, lt=1.0, description="share of the prompts that goes to the heldout parts")
+    heldout: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="share of the prompts (heldout_by: text: of the texts) that goes to the heldout parts",
+    )
     heldout_by: Literal["prompt", "text"] = Field(
         "prompt",
         description="what must not stand on both sides: a prompt (conversations with the same first user "
-        "turn count as one), or a text of a pair; then pairs with one text on each side are left out",
+        "turn count as one), or a text of a pair. Then pairs with one text on each side are left out: of pairs "
+        "whose texts are all different, heldout: 0.1 holds out 1 % and leaves out 18 %",
     )
     heldout_seed: int = Field(0, description="another seed holds out other prompts")
     limit: int | None = Field(None, ge=1, description="stop when a part has this many records")
     on_bad_row: Literal["strict", "skip"] = Field(
         "strict",
         description="strict: a bad row stops the run; skip: it is counted and written to rejected.jsonl",
+    )
+    max_bad_share: float = Field(
+        0.5, ge=0.0, le=1.0, description="with skip: more bad rows than this share of all stop the run; 1.0 allows all"
     )
     drop_duplicates: bool = Field(False, description="leave out records that are exactly equal to an earlier one")
     parts_from: tuple[str, ...] = Field(

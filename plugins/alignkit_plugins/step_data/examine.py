@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from alignkit.context import HELDOUT, StepContext
 from alignkit.data.rows import BadRow
@@ -11,11 +11,13 @@ from alignkit.data.sources import local_path
 from alignkit.preflight import Finding, Sample
 from alignkit.preflight.content import content_findings
 from alignkit.preflight.sample import READ
-from alignkit.protocols import DataFormat
+from alignkit.protocols import DataFormat, Preview
 from alignkit.records import Record
+from alignkit_plugins.step_data.complaints import FILE_HINT, STRICT_HINT
 from alignkit_plugins.step_data.reading import read_records, rows_of
+from alignkit_plugins.step_data.repeated import Seen
 from alignkit_plugins.step_data.splitting import Splitter
-from alignkit_plugins.step_data.step import STRICT_HINT, limited
+from alignkit_plugins.step_data.step import limited
 
 if TYPE_CHECKING:
     from alignkit_plugins.step_data.config import DataConfig
@@ -23,48 +25,69 @@ if TYPE_CHECKING:
 
 def examine_data_set(config: "DataConfig", context: StepContext) -> Iterator[Finding]:
     """Of the records that come first: empty, repeated or equal ones, and how many rows will be skipped."""
-    found, bad = first_records(config, context)
+    found, bad, first_bad = first_records(config, context)
     count = sum(map(len, found.values()))
-    if bad and config.on_bad_row == "strict":
-        yield Finding("R002", bad[0].problem, str(bad[0].where), STRICT_HINT)
-    elif bad:
-        what = f"{len(bad)} among the first {count} records; the first, {bad[0].where}: {bad[0].problem}"
+    if first_bad is not None and config.on_bad_row == "strict":
+        yield Finding(
+            "R002", first_bad.problem, str(first_bad.where), FILE_HINT if first_bad.ends_file else STRICT_HINT
+        )
+    elif first_bad is not None:
+        what = f"{bad} beside the first {count} records; the first, {first_bad.where}: {first_bad.problem}"
         yield Finding("R006", what, "on_bad_row")
     for part, records in found.items():
         sample = Sample(list(enumerate(records, 1)), len(records), "")
         for finding in content_findings(sample, None):
+            if finding.code == "R026" and config.drop_duplicates:
+                continue
             yield Finding(finding.code, f"{part}, of the first {count} records: {finding.what}", "files")
 
 
-def first_records(config: "DataConfig", context: StepContext) -> tuple[dict[str, list[Record]], list[BadRow]]:
-    """Part -> records, of the first ones in local files, and the bad rows among them.
+class FirstRecords(NamedTuple):
+    """Part -> records, and how many rows among them are bad."""
+
+    parts: dict[str, list[Record]]
+    bad: int
+    first_bad: BadRow | None
+
+
+def first_records(config: "DataConfig", context: StepContext) -> FirstRecords:
+    """The first ones in local files.
 
     Read by a format of its own: what the step's remembers of rows must not be of these.
     """
     found: defaultdict[str, list[Record]] = defaultdict(list)
-    bad: list[BadRow] = []
+    bad, first_bad = 0, None
+
+    def on_bad(row: BadRow) -> None:
+        nonlocal bad, first_bad
+        bad, first_bad = bad + row.rows, first_bad or row
+
     data_format: DataFormat = context.build("data_format", config.format)
     local = [source for source in config.sources if local_path(source) is not None]
     if local and not data_format.generates:
         registered = context.manager.get("data_format", config.format.name)
         rows = rows_of(local, config.split)
-        records = limited(read_records(data_format, registered, rows, bad.append), config.limit)
+        records = limited(read_records(data_format, registered, rows, on_bad), config.limit)
         for part, record in islice(records, READ):
             found[part].append(record)
-    return found, bad
+    return FirstRecords(found, bad, first_bad)
 
 
-def preview_data_set(config: "DataConfig", splitter: Splitter, context: StepContext) -> dict[str, list[Record]]:
+def preview_data_set(config: "DataConfig", splitter: Splitter, context: StepContext) -> Preview:
     """The same on the sides that the step would put them. Records of other steps and hub data sets are left out."""
     split: defaultdict[str, list[Record]] = defaultdict(list)
-    for part, records in first_records(config, context)[0].items():
-        for record in records if part.startswith(HELDOUT) else ():
-            splitter.hold_out(record)
+    found = first_records(config, context).parts
+    elsewhere = config.parts_from or any(local_path(source) is None for source in config.sources)
+    complete = not elsewhere and sum(map(len, found.values())) < READ
+    seen = Seen()
+    for part, records in found.items():
+        if config.drop_duplicates:
+            records = [record for record in records if not seen.before(part, record)]
         for record in records:
             try:
                 side = "heldout" if part.startswith(HELDOUT) else splitter.side(record)
             except BadRow:
                 continue
-            if side != "dropped":
+            if side in ("train", "heldout"):
                 split[HELDOUT * (side == "heldout") + part.removeprefix(HELDOUT)].append(record)
-    return dict(split)
+    return Preview(dict(split), complete)

@@ -3,7 +3,7 @@
 import hashlib
 from array import array
 
-from alignkit.records import Content, LabelledCompletion, PreferencePair, Record
+from alignkit.records import Content, LabelledCompletion, Message, PreferencePair, Record
 
 
 class Marks:
@@ -67,6 +67,20 @@ class Seen:
         vote, opposite = found
         self._votes.add(_mark(vote))
         return _mark(opposite) in self._votes
+
+
+def only_white_space(record: Record) -> bool:
+    """Whether the sides of a pair are equal but for white space at their end."""
+    if not isinstance(record, PreferencePair):
+        return False
+    chosen, rejected = record.chosen, record.rejected
+    if isinstance(chosen, str) or isinstance(rejected, str):
+        return isinstance(chosen, str) and isinstance(rejected, str) and chosen.rstrip() == rejected.rstrip()
+    return _stripped(chosen) == _stripped(rejected)
+
+
+def _stripped(turns: tuple[Message, ...]) -> list[tuple[str, str]]:
+    return [(turn.role, turn.content.rstrip()) for turn in turns]
 
 
 def _vote(record: Record) -> tuple[str, str] | None:

@@ -17,7 +17,10 @@ from alignkit.records import (
     content_id,
 )
 
-Side = Literal["train", "heldout", "dropped"]
+Side = Literal["train", "heldout", "dropped", "no_prompt"]
+
+# What `by="text"` splits without looking at the prompt.
+_WITH_TEXT = (PreferencePair, LabelledCompletion)
 
 
 class Splitter:
@@ -26,7 +29,7 @@ class Splitter:
     `by="prompt"`: the prompt; conversations that begin with the same user turn are one unit, since the
     contexts of one dialogue at different turns contain each other. Texts are their own unit.
     `by="text"`: of a pair, each of the two texts; a pair with one text on each side is dropped. Of a labelled
-    completion, its text.
+    completion, its text. Records that are neither follow their prompt, and without one have no side.
     """
 
     def __init__(self, share: float, seed: int, by: Literal["prompt", "text"]) -> None:
@@ -54,6 +57,8 @@ class Splitter:
         sides = {self._is_heldout(unit) for unit in self._units(record)}
         if len(sides) == 2:
             return "dropped"
+        if not sides:
+            return "no_prompt"
         return "heldout" if sides.pop() else "train"
 
     def _is_heldout(self, unit: str) -> bool:
@@ -70,11 +75,12 @@ class Splitter:
             return content_id(record.chosen), content_id(record.rejected)
         if self._by == "text" and isinstance(record, LabelledCompletion):
             return (content_id(record.completion),)
+        if not record.prompt and self._by == "text":
+            return ()
         if not record.prompt:
-            raise BadRow(
-                "the prompt is empty, and rows are split by their prompts (heldout_by: text splits by their texts)",
-                reason="empty prompt",
-            )
+            advice = " (heldout_by: text splits by their texts)" if isinstance(record, _WITH_TEXT) else ""
+            problem = f"the prompt is empty, and rows are split by their prompts{advice}"
+            raise BadRow(problem, reason="empty prompt")
         return (content_id(_opening(record.prompt)),)
 
 

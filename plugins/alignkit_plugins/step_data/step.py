@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,21 @@ from alignkit.data.rows import BadRow
 from alignkit.data.store import RecordFile
 from alignkit.errors import UserError
 from alignkit.preflight import Finding
-from alignkit.protocols import DataFormat, StepOutput
+from alignkit.protocols import DataFormat, Preview, StepOutput
 from alignkit.recipe.check import references
 from alignkit.records import Record
+from alignkit_plugins.step_data.complaints import (
+    FILE_HINT,
+    MOST_HINT,
+    STRICT_HINT,
+    counted,
+    reasons_text,
+    share_text,
+    too_many,
+)
 from alignkit_plugins.step_data.config import DataConfig
 from alignkit_plugins.step_data.reading import read_records, rows_of
-from alignkit_plugins.step_data.repeated import Seen
+from alignkit_plugins.step_data.repeated import Seen, only_white_space
 from alignkit_plugins.step_data.splitting import Splitter
 from alignkit_plugins.step_data.tally import Tally
 from alignkit_plugins.step_data.writing import REJECTED, PartFiles
@@ -24,7 +33,6 @@ from alignkit_plugins.step_data.writing import REJECTED, PartFiles
 logger = logging.getLogger("alignkit")
 
 _LOG_EVERY = 10_000
-STRICT_HINT = "mend the row, or set on_bad_row: skip"
 
 
 class DataStep:
@@ -44,7 +52,7 @@ class DataStep:
 
         return examine_data_set(self._config, context)
 
-    def preview(self, context: StepContext) -> Mapping[str, Sequence[Record]]:
+    def preview(self, context: StepContext) -> Preview:
         """The first records of the local files, split as they will be."""
         from alignkit_plugins.step_data.examine import preview_data_set
 
@@ -72,7 +80,8 @@ class DataStep:
                 for record in records:
                     self._tally.added += 1
                     self._place(part, record, files)
-            context.log(self._progress(), {})
+            bad = self._tally.rejected.total()
+            context.log(self._progress(), {"bad_share": bad / self._rows.count} if bad else {})
             self._tally.check(self._rows, files.counts, self._config.format.name)
             self._check_result(files.counts, context)
         return self._output(files.counts, context)
@@ -85,8 +94,8 @@ class DataStep:
 
         def on_bad(bad: BadRow) -> None:
             if self._config.on_bad_row == "strict":
-                raise UserError(bad.problem, where=bad.where, hint=STRICT_HINT)
-            self._tally.reject(bad)
+                raise UserError(bad.problem, where=bad.where, hint=FILE_HINT if bad.ends_file else STRICT_HINT)
+            self._tally.reject(bad, self._rows.last)
             files.reject(bad)
 
         for part, record in read_records(self._format, registered, self._rows, on_bad, self._splitter.accept):
@@ -104,6 +113,7 @@ class DataStep:
             if self._config.drop_duplicates:
                 self._tally.duplicates_left_out += 1
                 return
+        self._tally.white_space += only_white_space(record)
         self._tally.contradictions += self._seen.contradicted(record)
         if part.startswith(HELDOUT):
             files.write(part, record)
@@ -111,11 +121,14 @@ class DataStep:
         side = self._splitter.side(record)
         if side == "dropped":
             self._tally.left_out_by_split += 1
+        elif side == "no_prompt":
+            self._tally.without_prompt[part] += 1
         else:
             files.write(part if side == "train" else HELDOUT + part, record)
 
     def _check_result(self, counts: Counter[str], context: StepContext) -> None:
         where = f"step {context.step_id}"
+        self._check_rows(counts, where)
         named = {text for step in context.recipe.steps for text, _ in references(step.options)}
         for part in PARTS:
             train, heldout = counts[part], counts[HELDOUT + part]
@@ -130,27 +143,36 @@ class DataStep:
                 )
             if train and not heldout and self._config.heldout:
                 logger.warning("%s: no %s are held out: too few for heldout: %g", where, part, self._config.heldout)
-        if not counts.total():
-            rejected = sum(self._tally.rejected.values())
-            left_out = self._tally.left_out_by_split
-            problem = f"no record: {self._progress()} rows, {rejected} of them bad, {left_out} left out by the split"
-            raise UserError(problem, where=where, hint="look at the files and the format")
-        if self._tally.rejected:
-            reasons = ", ".join(f"{n} x {reason}" for reason, n in self._tally.rejected.most_common())
-            logger.warning(
-                "%s: %d bad rows skipped (%s), see %s", where, self._tally.rejected.total(), reasons, REJECTED
-            )
         self._warn(where)
+        self._warn_of_split(where, counts)
+
+    def _check_rows(self, counts: Counter[str], where: str) -> None:
+        """Some record, and not too many bad rows."""
+        bad = self._tally.rejected
+        if not counts.total():
+            rows, left_out = counted(self._progress(), "row"), self._tally.left_out_by_split
+            why = f" ({reasons_text(bad, 3)})" if bad else ""
+            problem = f"no record: {rows}, {bad.total()} of them bad{why}, {left_out} left out by the split"
+            raise UserError(problem, where=where, hint="look at the files and the format")
+        too_bad = too_many(bad, self._rows.count, self._config.max_bad_share)
+        if too_bad is not None:
+            raise UserError(too_bad, where=where, hint=MOST_HINT)
+        if bad:
+            share = share_text(bad.total(), self._rows.count)
+            logger.warning("%s: %s skipped as bad (%s), see %s", where, share, reasons_text(bad), REJECTED)
 
     def _warn(self, where: str) -> None:
-        for place in self._tally.unread:
+        for file in self._tally.lost:
+            logger.warning("%s: the file %s is lost: nothing of it could be read", where, file)
+        for place in self._tally.unread_in_part:
             logger.warning("%s: the file was not read to its end: from %s on its rows are lost", where, place)
         if self._tally.contradictions:
-            logger.warning(
-                "%s: %d records say the opposite of an earlier one; they are kept, as votes",
-                where,
-                self._tally.contradictions,
-            )
+            found = self._tally.contradictions
+            said = f"{counted(found, 'record')} {'says' if found == 1 else 'say'}"
+            logger.warning("%s: %s the opposite of an earlier one; kept, as votes", where, said)
+        if self._tally.white_space:
+            pairs = counted(self._tally.white_space, "pair")
+            logger.warning("%s: %s with sides that differ by white space at the end only; kept", where, pairs)
         if self._rows.silent and not getattr(self._format, "joins_rows", False):
             logger.warning(
                 "%s: the format %s gave neither a record nor a complaint for %d rows, the first at %s",
@@ -159,6 +181,19 @@ class DataStep:
                 self._rows.silent,
                 self._rows.first_silent,
             )
+
+    def _warn_of_split(self, where: str, counts: Counter[str]) -> None:
+        """The share is one of texts: what it makes of the pairs is another."""
+        if self._tally.left_out_by_split:
+            held, lost = counts[f"{HELDOUT}preferences"], self._tally.left_out_by_split
+            total = held + lost + counts["preferences"]
+            logger.warning(
+                "%s: heldout_by: text holds out %d of %s (%.1f %%) and leaves out %d (%.1f %%), which have a text on "
+                "each side; heldout_by: prompt leaves out none",
+                *(where, held, counted(total, "pair"), 100 * held / total, lost, 100 * lost / total),
+            )
+        for part, count in self._tally.without_prompt.items():
+            logger.warning("%s: %d of the part %s have no prompt to split them by: left out", where, count, part)
 
     def _output(self, counts: Counter[str], context: StepContext) -> StepOutput:
         outputs = {"": ".", **{part: f"{part}.jsonl" for part in sorted(counts)}}

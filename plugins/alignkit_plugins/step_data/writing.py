@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from alignkit.data.rows import BadRow
+from alignkit.data.rows import BadRow, was_cut
 from alignkit.files import atomic_write, json_safe
 from alignkit.records import Record
 
@@ -39,7 +39,10 @@ class PartFiles:
     def reject(self, bad: BadRow) -> None:
         """Append a bad row with its place and problem."""
         # ASCII: what is wrong with the row may be a character that UTF-8 does not have.
-        entry: dict[str, Any] = {"where": bad.where, "problem": bad.problem, "row": json_safe(bad.row)}
+        entry: dict[str, Any] = {"where": bad.where, "reason": bad.reason, "problem": bad.problem}
+        entry["row"] = json_safe(bad.row)
+        if was_cut(bad.row):
+            entry["row_cut"] = True
         if bad.rows != 1:
             entry["rows"] = bad.rows
         self._file(REJECTED).write(json.dumps(entry, default=str) + "\n")

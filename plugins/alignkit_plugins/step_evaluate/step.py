@@ -12,7 +12,7 @@ from alignkit.batches import Rollout
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.files import atomic_write
-from alignkit.loop.guarded import GuardedSource
+from alignkit.loop.guarded import FILE, GuardedSource
 from alignkit.loop.measure import measure
 from alignkit.loop.prompts import fitting_prompts
 from alignkit.preflight import Finding
@@ -103,7 +103,7 @@ class Evaluate:
 
     def _guarded(self, spec: ComponentSpec, source: Scores, context: StepContext) -> GuardedSource:
         name = context.manager.get("reward_source", spec.name).described
-        return GuardedSource(source, name, self.config.reward_faults, context.folder)
+        return GuardedSource(source, name, self.config.reward_faults, context.checkpoints.rows(FILE))
 
     def _write_samples(self, context: StepContext, base: Rollout, new: Rollout, scores: list[Tensor]) -> None:
         with atomic_write(context.folder / "samples.jsonl") as file:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from alignkit.answers import checked_figures
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.preflight import Finding
@@ -40,7 +41,7 @@ class Train:
         policy = self.config.policy
         spec = context.policy_spec(policy)
         task = FitTask(lambda: context.policy(policy), spec.options.get("path"), data, eval_data, context)
-        figures = stage.fit(task)
+        figures = checked_figures(stage.fit(task), context.manager.get("optimizer_stage", name).described)
         outputs = {"": "model"}
         if getattr(stage, "makes", "policy") == "policy":
             outputs["policy"] = "model"

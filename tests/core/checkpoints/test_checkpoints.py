@@ -13,6 +13,7 @@ import torch
 
 from alignkit.checkpoints import Checkpoints, module_state, restore_module
 from alignkit.checkpoints.files import DamagedError, read_state, write_state
+from alignkit.checkpoints.randomness import random_state, restore_random
 from alignkit.errors import Fault, Terminated, UserError
 from alignkit.interruption import Interruption
 from alignkit.recipe.model import CheckpointOptions
@@ -259,6 +260,17 @@ def test_a_second_signal_and_one_outside_a_loop_end_at_once(tmp_path: Path) -> N
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_waits_even_if_nobody_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("alignkit.interruption.os.write", closed)
+    interruption = Interruption()
+    with interruption.installed(), pytest.raises(Terminated):
+        counted(Checkpoints(tmp_path, options(steps=None), interruption), 9, before=lambda _: signal.raise_signal(15))
+    assert names(tmp_path) == ["1-00000001"]
+
+
 def test_a_signal_behind_the_last_safe_point_is_not_forgotten(tmp_path: Path) -> None:
     interruption = Interruption()
     reached = []
@@ -330,3 +342,22 @@ def test_another_number_of_threads_is_said(tmp_path: Path, caplog: pytest.LogCap
         finally:
             torch.set_num_threads(before)
     assert f"threads {before}, and this is {before + 1}" in caplog.text
+
+
+def test_a_machine_with_fewer_gpus_takes_up_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_back: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda _, device: put_back.append(device))
+    state = random_state()
+    restore_random({**state, **{f"cuda.{n}": state["torch"] for n in range(4)}})
+    assert put_back == [0, 1]
+
+
+def test_a_checkpoint_of_another_form_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignkit.checkpoints.checkpoints.FORMAT", 2)
+    counted(Checkpoints(tmp_path, options()), 1)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="has form 2") as caught:
+        counted(Checkpoints(tmp_path, options()), 1)
+    assert "--from ID" in str(caught.value.hint)
+    assert names(tmp_path) == ["1-00000001"]

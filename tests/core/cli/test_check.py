@@ -82,6 +82,12 @@ def test_it_looks_at_models_and_files(alignkit: Command) -> None:
     assert "no such model folder" in result.out
 
 
+def test_a_kernel_that_is_not_installed_is_said_once(alignkit: Command) -> None:
+    result = alignkit("check", "quickstart", "kernels=chunkd", "--json")
+    assert result.status == 2
+    assert [f["code"] for f in found(result) if f["severity"] == "error"] == ["R001"]
+
+
 def test_bad_rows_that_will_be_skipped_are_counted(alignkit: Command) -> None:
     rows = [{"prompt": "a film", "completion": f" good {n}"} for n in range(30)]
     lines = [*map(json.dumps, rows), '{"prompt": "a film"}', "no json"]
@@ -93,7 +99,7 @@ def test_bad_rows_that_will_be_skipped_are_counted(alignkit: Command) -> None:
     result = alignkit("check", "data.yaml", "--json")
     assert result.status == 0
     (skipped,) = [f for f in found(result) if f["code"] == "R006"]
-    assert "2 among the first 30 records; the first, rows.jsonl:31" in skipped["what"]
+    assert "2 beside the first 30 records; the first, rows.jsonl:31" in skipped["what"]
     assert skipped["where"] == "data.yaml:4 (data.on_bad_row)"
 
 

@@ -25,7 +25,7 @@ form, file, out = sys.argv[2:]
 peak_mib(reset=True)
 before = peak_mib()
 try:
-    summary = worker._step({"format": form, "files": file, "on_bad_row": "skip"}, Path(out))
+    summary = worker._step({"format": form, "files": file, "on_bad_row": "skip", "max_bad_share": 1.0}, Path(out))
 except Exception as error:
     summary = {"error": f"{type(error).__name__}: {error}"}
 print(json.dumps({"mib": peak_mib() - before, "summary": summary}))

@@ -132,7 +132,7 @@ def test_one_bad_byte_in_an_array_costs_one_row(tmp_path: Path) -> None:
     assert rows == [{"n": 1}, {"n": "é"}, {}]
     assert [(str(b.where), b.problem[:20], b.ends_file) for b in bad] == [
         (f"{path}:2", "not UTF-8: byte 0xff", False),
-        (f"{path}:4", "not usable JSON: Exc", False),
+        (f"{path}:4", "not usable JSON: a w", False),
     ]
 
 
@@ -193,3 +193,59 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with pytest.raises(UserError, match="neither a file nor a folder"):
         read_rows(str(pipe))
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ('[{"n": 1},\n{"n": 2}]', "end its name with .json"),
+        ('\ufeff[\n  {\n    "n": 1\n  }\n]\n', "end its name with .json"),
+        ('{\n  "data": [{"n": 1}]\n}\n', "write one object a line"),
+        ("prompt,chosen,rejected\na,b,c\n", "this looks like a table (CSV): convert it"),
+        ('"prompt";"the answer"\r\n"a";"b"\r\n', "this looks like a table (CSV): convert it"),
+        ("prompt\tchosen\n", "this looks like a table (CSV): convert it"),
+    ],
+)
+def test_lines_that_are_another_layout_are_one_complaint_with_advice(tmp_path: Path, text: str, advice: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(text, encoding="utf-8")
+    rows, (bad,) = reading(path)
+    assert rows == []
+    assert (bad.where, bad.reason, bad.ends_file) == (f"{path}:1", "wrong kind of file", True)
+    assert advice in bad.problem
+
+
+@pytest.mark.parametrize("first", ["[]", "{", '[{"n": 1}]', "hello", "true", '"a", "b', '[{"n": 1}, 2]'])
+def test_one_broken_line_is_no_other_layout(tmp_path: Path, first: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(f'{first}\n{{"n": 2}}\n')
+    rows, bad = reading(path)
+    assert rows == [{"n": 2}]
+    assert not any(b.ends_file for b in bad)
+
+
+def test_a_last_line_without_its_end_seems_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    cut = '{"n": 1}\n{"n": "abc'
+    for end, said in (("", True), ("\n", False)):
+        path.write_text(cut + end)
+        rows, (bad,) = reading(path)
+        assert rows == [{"n": 1}]
+        assert bad.problem.startswith("not valid JSON: Unterminated string starting at column 7")
+        assert ("seems cut off" in bad.problem) is said
+
+
+def test_a_table_is_to_be_converted(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n")
+    with pytest.raises(UserError, match="unknown kind of file") as caught:
+        reading(tmp_path / "x.csv")
+    assert "convert it to one JSON object a line" in str(caught.value.hint)
+
+
+def test_messages_are_in_our_words(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{}\n{"a": ' + b"9" * 5000 + b'}\n{"a": "\xe9"}\n')
+    rows, bad = reading(path)
+    assert rows == [{}]
+    assert bad[0].problem == "not usable JSON: a whole number of more than 4,300 digits"
+    assert bad[1].problem.endswith("; if the file is in Latin-1 or Windows-1252, save it as UTF-8")

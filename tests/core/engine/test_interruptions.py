@@ -147,12 +147,20 @@ def test_when_all_are_damaged_the_step_starts_over_and_says_so(
 def test_a_changed_option_is_refused_while_there_are_checkpoints(training: Training, whole: Training) -> None:
     stop(training, 7)
     before = training.content()
-    with pytest.raises(UserError, match=r"optimizer_stage\.lr of step 'sft' changed from") as caught:
+    with pytest.raises(UserError, match=r"sft\.optimizer_stage\.lr changed from") as caught:
         training.run("sft.optimizer_stage.lr=0.5")
     assert "--from sft" in str(caught.value.hint)
     assert training.content() == before
     assert training.run("checkpoints.steps=1", "checkpoints.keep=5")[0] == (STEP, 8)  # no part of the result
     same(training, whole)
+
+
+def test_a_run_that_was_moved_goes_on(training: Training, whole: Training, tmp_path: Path) -> None:
+    stop(training, 7)
+    training.folder.rename(tmp_path / "elsewhere")
+    moved = Training(tmp_path / "elsewhere")
+    assert moved.run()[0] == (STEP, 8)
+    same(moved, whole)
 
 
 def test_from_throws_the_checkpoint_away(training: Training, whole: Training) -> None:
@@ -166,6 +174,15 @@ def test_an_unfinished_step_without_checkpoint_starts_over(training: Training, w
     assert training.checkpoints() == []
     (training.step_folder / "half.txt").write_text("left over")
     assert training.run()[0] == (STEP, 1)
+    same(training, whole)
+
+
+def test_a_first_checkpoint_that_was_never_complete_is_none(training: Training, whole: Training) -> None:
+    stop(training, 1, "checkpoints.seconds=null", times=2)
+    (training.step_folder / "checkpoints/.1-00000001.tmp").mkdir(parents=True)
+    (training.step_folder / "half.txt").write_text("left over")
+    assert training.run("sft.optimizer_stage.lr=0.5")[0] == (STEP, 1)  # there is nothing that a change would spoil
+    assert training.run(start_from=STEP)[0] == (STEP, 1)
     same(training, whole)
 
 

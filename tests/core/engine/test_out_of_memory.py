@@ -113,7 +113,7 @@ def test_advice_stands_in_order_of_cost_and_says_that_the_run_goes_on() -> None:
     words = ["micro_batch_tokens", "gradient_checkpointing", "lora", "shared", "sampler", "precision", "checkpoint"]
     places = [said.index(word) for word in words[:1] + words[1:-1]] + [said.rindex("checkpoint")]
     assert places == sorted(places)
-    assert "run the same command again: it goes on from the last checkpoint" in said
+    assert "the same command goes on from the last checkpoint" in said
 
 
 def test_the_gpu_has_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

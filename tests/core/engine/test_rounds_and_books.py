@@ -63,7 +63,7 @@ def test_an_appended_policy_that_changes_what_latest_meant_is_noticed(bench: Any
     bench.recipe(first, grow, top="rounds: 2")
     bench.run()
     bench.recipe(first, grow, "id: more, step: write, makes_policy: true", top="rounds: 2")
-    with pytest.raises(UserError, match=r"inputs\.@latest of step 'grow' changed"):
+    with pytest.raises(UserError, match="the result of @latest, which step 'grow' reads, changed"):
         bench.run()
 
 

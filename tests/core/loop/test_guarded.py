@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import Rollout
+from alignkit.checkpoints import RowFile
 from alignkit.errors import Fault, Paused, UserError
 from alignkit.loop.config import AskingConfig, RewardFaultsConfig
 from alignkit.loop.guarded import FILE, GuardedSource, LeftOut, within, without_failed
@@ -62,7 +63,8 @@ def fails_on(*bad: str, error: Callable[[], BaseException] = lambda: ZeroDivisio
 
 def guarded(source: Any, folder: Path | None = None, **faults: Any) -> GuardedSource:
     """With no waiting."""
-    return GuardedSource(source, "dist 1.0: reward source 'x'", RewardFaultsConfig(**{"wait": 0, **faults}), folder)
+    rows = None if folder is None else RowFile(folder / FILE)
+    return GuardedSource(source, "dist 1.0: reward source 'x'", RewardFaultsConfig(**{"wait": 0, **faults}), rows)
 
 
 def saved(folder: Path) -> list[dict[str, Any]]:
@@ -159,6 +161,24 @@ def test_a_source_that_compares_is_never_asked_about_one_alone(rollout: Rollout)
     assert source.asked == [TEXTS]
     with pytest.raises(Fault, match="the first of 4 completions"):
         guarded(source, retries=0).ask(rollout)
+
+
+@pytest.mark.parametrize("then", ["stop", "skip"])
+def test_a_source_that_gives_one_score_whatever_it_is_asked_about_has_scored_none(then: str, rollout: Rollout) -> None:
+    source = guarded(Source(lambda texts, scores: scores[:1]), retries=0, then=then)
+    said = r"scores of shape \(1,\) for 4 completions"
+    if then == "stop":
+        with pytest.raises(Fault, match=said):
+            source.ask(rollout)
+    else:
+        scored = source.ask(rollout)
+        assert sorted(scored.problems) == [0, 1, 2, 3]
+        assert bool(scored.scores_B.isnan().all())
+
+
+def test_a_source_that_forgets_a_completion_is_named_with_that_one(rollout: Rollout) -> None:
+    source = guarded(Source(lambda texts, scores: scores[[t != "three" for t in texts]]), retries=0, then="skip")
+    assert sorted(source.ask(rollout).problems) == [2]
 
 
 def test_scores_of_completions_one_by_one_count_if_only_the_batch_failed(rollout: Rollout) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from alignkit.checkpoints import Checkpoints
 from alignkit.errors import Fault
 from alignkit.loop.guarded import FILE, IN_A_ROW
 from alignkit.loop.loop import AlignmentLoop
@@ -169,6 +170,33 @@ def test_no_checkpoint_stands_behind_the_prompts_of_a_batch_that_was_left_out(
     loop.run()
     assert {n for n, _ in seen} >= {1, 2, 3}
     assert [n for n, _ in seen] == [batches for _, batches in seen]
+
+
+def test_what_could_not_be_scored_is_saved_once_however_the_run_was_killed(
+    context: Any, policies: tuple[Any, Any]
+) -> None:
+    def run(last: int) -> None:
+        """Up to the end of that iteration, where the process is gone."""
+        context.kept_checkpoints = Checkpoints(context.folder / "checkpoints", CheckpointOptions(seconds=None, steps=2))
+        loop = make_loop(context, policies, FailsOn("a"), iterations=4)
+        learn = loop._learn
+
+        def learn_or_die(batch: Any, iteration: int) -> None:
+            learn(batch, iteration)
+            if iteration == last:
+                raise SystemExit
+
+        loop._learn = learn_or_die  # type: ignore[method-assign]
+        loop.run()
+
+    def saved() -> list[int]:
+        return [json.loads(line)["iteration"] for line in (context.folder / FILE).read_text().splitlines()]
+
+    with pytest.raises(SystemExit):
+        run(3)
+    assert saved() == [1, 1, 2, 2, 3, 3]
+    run(5)
+    assert saved() == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_counts_are_part_of_the_loops_state(context: Any, policies: tuple[Any, Any]) -> None:

@@ -129,6 +129,20 @@ def test_a_transform_that_changes_the_shape_is_refused() -> None:
         shaped(manager_with(bad=scores_plugin(lambda s: s[:1])), 1.0, 2.0)
 
 
+def test_a_transform_that_gives_no_tensor_is_refused() -> None:
+    with pytest.raises(Fault, match=r"dist:bad returned a list as scores, expected \(2,\)"):
+        shaped(manager_with(bad=scores_plugin(lambda s: s.tolist())), 1.0, 2.0)
+
+
+def test_a_transform_that_makes_scores_not_finite_is_refused_with_the_completion() -> None:
+    run: Any = None
+    rollout: Any = SimpleNamespace(texts=["good", "bad" * 1000])
+    manager = manager_with(fine=scores_plugin(lambda s: s), bad=scores_plugin(lambda s: 1 / s))
+    with pytest.raises(Fault, match=r"dist:bad made 1 of 2 scores not finite, the first inf for '(bad)+") as caught:
+        shape_scores(manager, run, rollout, torch.tensor([1.0, 0.0]))
+    assert len(str(caught.value)) < 400
+
+
 def test_every_kind_has_its_hook_and_every_hook_a_docstring() -> None:
     assert set(REGISTRATION_HOOKS) == set(KINDS)
     hooks = [(n, f) for spec in HOOKSPEC_CLASSES for n, f in vars(spec).items() if n.startswith("alignkit_")]

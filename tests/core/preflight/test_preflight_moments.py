@@ -14,7 +14,10 @@ import torch
 from alignkit.context import StepContext
 from alignkit.data.store import write_records
 from alignkit.engine import run_recipe
+from alignkit.engine.ledger import Ledger
+from alignkit.engine.unchanged import Unchanged
 from alignkit.errors import UserError
+from alignkit.files import json_safe
 from alignkit.preflight import CODES, Finding, before_run, before_step, moments
 from alignkit.preflight.guard import without_effect
 from alignkit.preflight.looking import NotYetError, each, look_at
@@ -99,11 +102,34 @@ class TestBeforeRun:
         loaded = recipe()
         folder = tmp_path / "runs" / "mine" / "r1" / "01-data"
         write_records(folder / "demonstrations.jsonl", [Demonstration(prompt="the film", completion=" good" * 200)])
-        manifest = {"id": "data", "round": 1, "hash": "", "identity": {}, "status": "finished", "started": "",
+        step = loaded.recipe.steps[0]
+        identity = json_safe(Unchanged(loaded, folder).identity(Ledger(folder), step, 1))
+        manifest = {"id": "data", "round": 1, "hash": "", "identity": identity, "status": "finished", "started": "",
                     "outputs": {"": ".", "demonstrations": "demonstrations.jsonl"}}  # fmt: skip
         (folder / "manifest.json").write_text(json.dumps(manifest))
         found = with_code(before_run(loaded), "R020")
         assert "1 of 1 row" in found.what
+
+    def test_a_finished_step_of_another_recipe_is_an_error_and_hides_nothing(self, recipe: Any, tmp_path: Path) -> None:
+        changed = recipe(max_length=7)
+        rows, first = tmp_path / "x.jsonl", tmp_path / "first.yaml"
+        rows.write_text('{"prompt": "a", "completion": "b"}\n')
+        text = (tmp_path / "recipe.yaml").read_text().partition("  - id: sft")[0]
+        first.write_text(text.replace(f"{tmp_path}/rows.jsonl", str(rows)))
+        run_recipe(load_recipe(str(first)))
+        assert codes(before_run(load_recipe(str(first)))) == ["R070"]
+        found = before_run(changed)
+        error = with_code(found, "R075")
+        assert f"data.files changed from '{rows}' to '{tmp_path}/rows.jsonl'" in error.what
+        assert with_code(found, "R020").what.startswith("40 of 40")  # of the new rows, not of what is finished
+        with pytest.raises(UserError) as stopped:
+            run_recipe(changed)
+        assert (stopped.value.what, stopped.value.where) == (error.what, error.where)
+        assert "R075" not in codes(before_run(changed, again=lambda number, round: True))
+        rows.write_text('{"prompt": "a", "completion": "c"}\n')
+        assert f"the file {rows} of step 'data' has another content" in with_code(
+            before_run(load_recipe(str(first))), "R075"
+        ).what
 
     def test_steps_that_are_known_not_to_work_are_left_out(self, recipe: Any) -> None:
         assert "R020" not in codes(before_run(recipe(max_length=7), leave_out=frozenset({"sft"})))
@@ -134,11 +160,43 @@ class TestBeforeRun:
     ) -> None:
         loaded = recipe(64, "sft.optimizer_stage={name: sft, batch_size: 41}")
         assert "there are 40 rows" in with_code(before_run(loaded), "R029").what
-        for module in ("alignkit.preflight.previews", "alignkit_plugins.step_data.examine"):
-            monkeypatch.setattr(f"{module}.READ", 20)  # of each row a demonstration and a prompt
+        # of each row a demonstration and a prompt
+        monkeypatch.setattr("alignkit_plugins.step_data.examine.READ", 20)
         assert "R029" not in codes(before_run(loaded))
         loaded = recipe(64, "sft.optimizer_stage={name: sft, max_length: 7}")
         assert "10 of 10 rows looked at (of 10 or more)" in with_code(before_run(loaded), "R020").what
+
+    def test_a_preview_without_the_records_of_other_steps_does_not_pass_for_the_whole(
+        self, tmp_path: Path, recipe: Any
+    ) -> None:
+        recipe()
+        (tmp_path / "two.yaml").write_text(
+            f"name: two\noutput: {tmp_path}/runs\npolicy: {{name: causal_lm, path: {tmp_path}/model}}\nsteps:\n"
+            f"  - {{id: first, step: data, format: prompt_completion, files: {tmp_path}/rows.jsonl}}\n"
+            f"  - {{id: data, step: data, format: prompt_completion, files: {tmp_path}/rows.jsonl, limit: 5,\n"
+            "     parts_from: ['@first']}\n"
+            "  - {id: sft, step: train, optimizer_stage: {name: sft, batch_size: 45}, data: '@data'}\n"
+        )
+        path = str(tmp_path / "two.yaml")
+        assert "R029" not in codes(before_run(load_recipe(path, [])))
+        assert "there are 5 rows" in with_code(before_run(load_recipe(path, ["data.parts_from=[]"])), "R029").what
+
+    def test_a_part_that_no_row_gives_is_missed_before_the_run(self, recipe: Any, tmp_path: Path) -> None:
+        loaded = recipe(64, "sft.optimizer_stage={name: reward_model}")
+        missing = with_code(before_run(loaded), "R002")
+        assert missing.what == "step 'data' will have no part 'preferences'"
+        assert missing.advice == "its parts: demonstrations, prompts"
+        assert missing.where == f"{tmp_path}/recipe.yaml:7 (sft)"
+
+    def test_repeated_rows_are_no_matter_where_they_are_left_out(self, recipe: Any, tmp_path: Path) -> None:
+        recipe()
+        rows = (tmp_path / "rows.jsonl").read_text()
+        (tmp_path / "rows.jsonl").write_text(rows + "\n" + rows)
+        found = [f.where for f in before_run(recipe()) if f.code == "R026"]
+        assert found == [f"{tmp_path}/recipe.yaml:6 (data.files)", "@data.demonstrations (step sft)"]
+        left = before_run(recipe(64, "data.drop_duplicates=true", "sft.optimizer_stage={name: sft, batch_size: 41}"))
+        assert "R026" not in codes(left)
+        assert "there are 40 rows" in with_code(left, "R029").what
 
     def test_a_model_that_is_on_no_disk_yet_is_said(self, recipe: Any) -> None:
         found = before_run(recipe(7, "policy.path=some-owner/some-model"))
@@ -149,7 +207,7 @@ class TestBeforeRun:
         folder = tmp_path / "runs" / "mine" / "r1" / "01-data"
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text("[]")
-        found = with_code(before_run(loaded), "R005")
+        found = with_code(before_run(loaded), "R075")  # as in the run
         assert found.where == str(folder / "manifest.json")
         assert "--from data" in found.advice
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from alignkit.checkpoints import RowFile
 from alignkit.errors import Fault, UserError
 from alignkit.training.config import OptimizerConfig
 from alignkit.training.nonfinite import FILE, IN_A_ROW, NonFinite, gradient_norm
@@ -27,7 +28,7 @@ class Line:
         nn.init.constant_(self.module.weight, 0.5)
         self.bad, self.kind = bad, kind
         self.totals = {"rows": 0.0}
-        self.watch = NonFinite(policy, self.module.parameters(), folder, "step fit", self.describe)
+        self.watch = NonFinite(policy, self.module.parameters(), RowFile(folder / FILE), "step fit", self.describe)
         config = OptimizerConfig(lr=0.1, schedule="linear", warmup=0)
         self.optimizer = Optimizer(self.module.parameters(), config, 20)
 
@@ -62,7 +63,7 @@ class Line:
 
     def saved(self) -> list[dict[str, Any]]:
         """Rows of nonfinite.jsonl."""
-        return [json.loads(line) for line in self.watch.path.read_text().splitlines()]
+        return [json.loads(line) for line in self.watch.rows.path.read_text().splitlines()]
 
 
 def test_a_finite_batch_passes_whatever_its_other_metrics_are(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """A training loop that was interrupted ends with the very weights, rows and counts of one that was not."""
 
 import json
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from alignkit.checkpoints import Checkpoints
+from alignkit.checkpoints import CheckpointLoop, Checkpoints
 from alignkit.context import StepContext
 from alignkit.interruption import Interruption
 from alignkit.recipe.model import CheckpointOptions
 from alignkit.testing.context import make_context
 from alignkit.training.config import DataTrainingConfig
 from alignkit.training.loop import train_steps
+from alignkit.training.nonfinite import FILE
 from alignkit_plugins.tracker_jsonl.tracker import JsonlTracker
 
 ROWS = 10
@@ -118,3 +120,66 @@ def test_interrupted_again_and_again(whole: Any, tmp_path: Path) -> None:
     weights, totals = train(tmp_path)
     assert all(torch.equal(tensor, whole[0][name]) for name, tensor in weights.items())
     assert (totals, rows(tmp_path)) == (whole[1], whole[2])
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def one_layer(folder: Path, at_step: Callable[[int], None] = lambda step: None) -> StepContext:
+    """Seven steps, a checkpoint behind the fifth; the fourth and sixth of a try meet a row that is not finite."""
+    context = context_of(folder, Interruption(), 5)
+    module = nn.Linear(1, 1)
+    config = CONFIG.model_copy(update={"batch_size": 2, "epochs": 7.0, "on_nonfinite": "skip"})
+    calls = 0
+
+    def accumulate(indices: Sequence[int]) -> dict[str, float]:
+        nonlocal calls
+        if len(indices) == 2:  # not one of the rows that are computed alone
+            calls += 1
+            at_step(calls)
+        loss = module(torch.ones(len(indices), 1)).sum()
+        if calls in (4, 6) and 1 in indices:
+            loss = loss * float("nan")
+        torch.autograd.backward(loss)
+        return {"loss": float(loss.detach())}
+
+    train_steps(module, 2, config, context, accumulate)
+    return context
+
+
+def test_rows_that_are_not_finite_are_saved_once(tmp_path: Path) -> None:
+    def die(step: int) -> None:
+        if step == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        one_layer(tmp_path, die)
+    assert [json.loads(line)["step"] for line in (tmp_path / FILE).read_text().splitlines()] == [4, 6]
+    # Of the steps that are done again, 6 and 7, none meets such a row: what was counted behind the checkpoint is gone.
+    assert one_layer(tmp_path).counts == {"steps_left_out": 1}
+    assert [json.loads(line)["step"] for line in (tmp_path / FILE).read_text().splitlines()] == [4]
+    assert one_layer(tmp_path / "whole").counts == {"steps_left_out": 2}
+
+
+def test_the_state_that_was_taken_up_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(step: int) -> None:
+        if step == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        one_layer(tmp_path, die)
+    tensors: list[weakref.ref[torch.Tensor]] = []
+    restored = CheckpointLoop.restored
+
+    def remembered(loop: CheckpointLoop) -> dict[str, Any] | None:
+        state = restored(loop)
+        assert state is not None
+        tensors.extend(weakref.ref(v) for v in state.values() if isinstance(v, torch.Tensor) and v.ndim)
+        return state
+
+    monkeypatch.setattr(CheckpointLoop, "restored", remembered)
+    alive: list[int] = []
+    one_layer(tmp_path, lambda step: alive.append(sum(t() is not None for t in tensors)))
+    assert len(tensors) > 5
+    assert alive == [0, 0]

@@ -146,7 +146,8 @@ def test_the_last_turn_of_a_chat_is_the_completion() -> None:
         (["Q"], "message 1 of 'messages' is a text, not an object with role and content"),
         (
             [{"from": "human", "value": "Q"}],
-            "'role' of message 1 of 'messages' is missing; it has 'from', 'value'",
+            "'role' of message 1 of 'messages' is missing; it has 'from', 'value'; "
+            "write ShareGPT's from (human, gpt) and value as role (user, assistant) and content",
         ),
         ([{"role": "user", "content": None}], "'content' of message 1 of 'messages' is null"),
         (
@@ -215,7 +216,8 @@ def test_prompts_come_from_every_kind_of_row() -> None:
     ]
     as_chat = Prompt.model_validate({"prompt": chat("u:Q")})
     assert [r for _, r in records("prompts", rows)] == [Prompt(prompt="Q"), as_chat, as_chat, as_chat]
-    assert problem("prompts", {"question": "Q"}) == "column 'prompt' is missing; the row has 'question'"
+    expected = "column 'prompt' is missing; the row has 'question'; set prompt_field: question"
+    assert problem("prompts", {"question": "Q"}) == expected
     assert problem("prompts", {"prompt": " "}) == "'prompt' is empty"
     assert problem("prompts", {"messages": chat("a:A")}) == "'prompt' is empty"
 
@@ -404,3 +406,36 @@ def test_bad_labels() -> None:
     )
     with pytest.raises(BadRow, match=r"the same text has label 1 here and 0 in f\.jsonl:1"):
         records("classes", [{"text": "t", "label": 0}, {"text": "t", "label": 1}], pairs=1)
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "advice"),
+    [
+        ("prompt_completion", {"question": "Q", "answer": "A"}, "; set prompt_field: question"),
+        ("prompt_completion", {"prompt": "Q", "answer": "A"}, "; set completion_field: answer"),
+        ("prompt_completion", {"instruction": "Q", "input": "", "output": "A"}, "; set prompt_field: instruction"),
+        ("messages", {"conversations": []}, "; set messages_field: conversations"),
+        ("prompt_completion", {"messages": []}, "; the format `messages` reads chats"),
+        ("prompt_completion", {"chat": []}, "; the format `messages` reads chats, with messages_field: chat"),
+        (
+            "preference",
+            {"data": [{"chosen": "A"}]},
+            "; the rows stand inside 'data': write that list alone to the file",
+        ),
+        ("preference", {"data": [{"other": "A"}]}, "; the row has 'data'"),
+        ("preference", {"chosen": {"0": "A", "1": "B"}, "rejected": "C"}, "lines=True)"),
+        ("preference", {"chosen": {"a": "A"}, "rejected": "C"}, "not text or a list of messages"),
+    ],
+)
+def test_common_exports_are_told_what_to_do(form: str, row: dict[str, Any], advice: str) -> None:
+    assert problem(form, row).endswith(advice)
+
+
+def test_when_the_first_row_is_the_odd_one_it_is_said() -> None:
+    chat = {"prompt": [{"role": "user", "content": "Q"}]} | {
+        name: [{"role": "assistant", "content": name}] for name in ("chosen", "rejected")
+    }
+    text = {"prompt": "Q", "chosen": "A", "rejected": "B"}
+    component = FORMATS["preference"]
+    said = [bad.problem for bad in read(component.build(component.config(), None), [chat, *[text] * 3]).bad]
+    assert ["most rows so far are like this one" in problem for problem in said] == [False, True, True]

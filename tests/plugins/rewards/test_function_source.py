@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alignkit.errors import Fault, UserError
+from alignkit.errors import Fault, Terminated, UserError
 from alignkit.loop.scores import checked_scores
 from alignkit_plugins.reward_function.source import FunctionSource, load_function
 from helpers.context import make_rollout
@@ -86,6 +86,28 @@ def test_a_function_that_fails_is_a_fault_with_its_name(rollout: Any, function: 
         checked_scores(FunctionSource(function, "mine:f", {}), rollout)
     assert caught.value.exit_status == 4
     assert "mine:f" in str(caught.value)
+
+
+def test_a_function_that_leaves_is_a_fault_at_its_own_line(rollout: Any) -> None:
+    def leaves(prompts: list[str], completions: list[str]) -> list[float]:
+        raise SystemExit("done")
+
+    with pytest.raises(Fault, match="SystemExit: done") as caught:
+        FunctionSource(leaves, "mine:f", {}).score(rollout)
+    assert f"{Path(__file__).name}:{leaves.__code__.co_firstlineno + 1}" in str(caught.value.where)
+    with pytest.raises(Terminated):
+        FunctionSource(lambda p, c: _raise(Terminated()), "mine:f", {}).score(rollout)
+
+
+def test_what_a_function_fails_with_is_shortened(rollout: Any) -> None:
+    function = lambda p, c: _raise(ValueError("begin" + "x" * 100_000 + "end"))  # noqa: E731
+    with pytest.raises(Fault, match=r"ValueError: begin(?s:.)*xend") as caught:
+        FunctionSource(function, "mine:f", {}).score(rollout)
+    assert len(str(caught.value)) < 3000
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device", "cache")])

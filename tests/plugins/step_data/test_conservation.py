@@ -21,7 +21,7 @@ from alignkit.protocols import SourceRow
 from alignkit.recipe.model import ComponentSpec
 from alignkit.records import LabelledCompletion, PreferencePair, Record, Text
 from alignkit.testing.context import make_context
-from alignkit_plugins.step_data.repeated import Marks, Seen
+from alignkit_plugins.step_data.repeated import Marks, Seen, only_white_space
 
 
 class Hides:
@@ -72,7 +72,7 @@ def run(folder: Path, lines: list[str], **options: Any) -> dict[str, Any]:
     source.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     out.mkdir()
     context = replace(make_context(manager=manager()), folder=out, step_id="d")
-    spec = ComponentSpec(name="data", **{"files": str(source), "on_bad_row": "skip", **options})
+    spec = ComponentSpec(name="data", **{"files": str(source), "on_bad_row": "skip", "max_bad_share": 1.0, **options})
     summary: dict[str, Any] = context.build("step", spec).run(context).summary["data"]["d"]
     return summary
 
@@ -105,7 +105,7 @@ def test_every_row_and_record_is_accounted_for(
     also: bool,
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
-    form = {"name": "preference", "also_prompts": also}
+    form = {"name": "preference", "also_prompts": also, "also_demonstrations": also}
     options = {"format": form, "limit": limit, "drop_duplicates": drop, "heldout": heldout, "heldout_by": by}
     summary, problem = {}, ""
     try:
@@ -128,7 +128,7 @@ def test_every_row_and_record_is_accounted_for(
         == summary["rejected"]
         == sum(summary["rejected_by_reason"].values())
     )
-    left_out = ("left_out_by_split", "duplicates_left_out", "over_limit")
+    left_out = ("left_out_by_split", "demonstrations_without_prompt", "duplicates_left_out", "over_limit")
     records = sum(map(len, parts.values()))
     assert summary["records"] == records + sum(summary.get(name, 0) for name in left_out)
     assert sum(summary["parts"].values()) + sum(summary["heldout"].values()) == records
@@ -267,3 +267,87 @@ def test_the_last_pairs_of_a_set_are_found_in_time(tmp_path: Path) -> None:
     summary = run(tmp_path, [json.dumps(r) for r in rows], format={"name": "classes", "pairs": 60 * 59 // 2})
     assert summary["parts"] == {"preferences": 1770}
     assert summary["duplicates"] == 0
+
+
+def mixed(good: int, bad: int) -> list[str]:
+    return [json.dumps({"prompt": f"p{n}", "completion": "a"}) for n in range(good)] + ['{"prompt": "p"}'] * bad
+
+
+def test_a_step_of_mostly_bad_rows_stops_unless_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    form = "prompt_completion"
+    with pytest.raises(UserError, match=r"5 of 9 rows \(55.6 %\), and max_bad_share is 0.5 \(5 x missing column\)"):
+        run(tmp_path, mixed(4, 5), format=form, max_bad_share=0.5)
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "out").rmdir()
+    with caplog.at_level(logging.WARNING, "alignkit"):
+        summary = run(tmp_path, mixed(4, 4), format=form, max_bad_share=0.5)
+    assert "step d: 4 of 8 rows (50 %) skipped as bad (4 x missing column)" in caplog.text
+    assert (summary["rejected_share"], summary["parts"]) == (0.5, {"demonstrations": 4})
+
+
+def test_a_file_of_which_nothing_can_be_read_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    other, cut = tmp_path / "other.jsonl", tmp_path / "cut.json"
+    other.write_text('{"prompt": "q", "completion": "a"}\n', encoding="utf-16")
+    cut.write_text('[{"prompt": "q", "completion": "a"},\n{')
+    files = [str(tmp_path / "x.jsonl"), str(other), str(cut)]
+    with caplog.at_level(logging.WARNING, "alignkit"):
+        summary = run(tmp_path, mixed(3, 0), format="prompt_completion", files=files)
+    assert summary["left_out_lost_files"] == [str(other)]
+    assert summary["left_out_unread_files"] == [f"{other}:1", f"{cut}:2"]
+    assert f"the file {other} is lost: nothing of it could be read" in caplog.text
+    assert f"from {cut}:2 on" in caplog.text
+    assert f"from {other}:1 on" not in caplog.text
+
+
+def test_demonstrations_without_a_prompt_are_left_out_of_a_split_by_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"prompt": "", "chosen": f"a{n}", "rejected": f"b{n}"} for n in range(40)]
+    form = {"name": "preference", "also_demonstrations": True, "also_prompts": True}
+    with caplog.at_level(logging.WARNING, "alignkit"):
+        summary = run(tmp_path, [json.dumps(r) for r in rows], format=form, heldout=0.3, heldout_by="text")
+    assert (summary["rejected"], summary["demonstrations_without_prompt"]) == (0, 40)
+    held, left_out = summary["heldout"]["preferences"], summary["left_out_by_split"]
+    assert held + summary["parts"]["preferences"] + left_out == 40
+    assert f"heldout_by: text holds out {held} of 40 pairs ({100 * held / 40:.1f} %) and leaves out {left_out}" in (
+        caplog.text
+    )
+    assert "40 of the part demonstrations have no prompt to split them by: left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("record", "equal"),
+    [
+        (pair("a", "a \n"), True),
+        (pair("a", " a"), False),
+        (pair("a", "b"), False),
+        (
+            PreferencePair(
+                prompt="x",
+                chosen=({"role": "assistant", "content": "a"},),  # type: ignore[arg-type]
+                rejected=({"role": "assistant", "content": "a "},),  # type: ignore[arg-type]
+            ),
+            True,
+        ),
+        (Text(text="a "), False),
+    ],
+)
+def test_sides_that_differ_by_white_space_at_the_end(record: Record, equal: bool) -> None:
+    assert only_white_space(record) is equal
+
+
+def test_such_pairs_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [json.dumps({"prompt": "p", "chosen": "a", "rejected": r}) for r in ("a ", "b")]
+    with caplog.at_level(logging.WARNING, "alignkit"):
+        summary = run(tmp_path, lines, format="preference")
+    assert summary["pairs_that_differ_by_white_space_at_the_end"] == 1
+    assert "1 pair with sides that differ by white space at the end only" in caplog.text
+
+
+def test_a_rejected_row_has_its_reason_and_says_if_it_was_cut(tmp_path: Path) -> None:
+    run(tmp_path, [*mixed(1, 0), "{" + "x" * 999, "{" + "x" * 1000], format="prompt_completion")
+    entries = written(tmp_path)["rejected"]
+    assert [(e["reason"], e.get("row_cut", False), len(e["row"])) for e in entries] == [
+        ("bad JSON", False, 1000),
+        ("bad JSON", True, 1001),
+    ]

@@ -192,15 +192,35 @@ def test_the_check_names_every_bad_row_and_writes_nothing(bench: Bench) -> None:
         bench.check(format="preference", files=path)
     message = str(caught.value)
     assert message.splitlines() == [
-        f"{path}:2: not valid JSON: Expecting property name enclosed in double quotes at column 2",
-        f"{path}:3: column 'rejected' is missing; the row has 'prompt', 'chosen'",
-        f"{path}:4: 'chosen' is empty",
-        f"{path}:5: 'chosen' and 'rejected' are equal",
-        f"{path}:6: mixed forms: this row has implicit prompt, texts, "
+        f"{path}:2: 6 bad rows",
+        f"  {path}:2: not valid JSON: Expecting property name enclosed in double quotes at column 2",
+        f"  {path}:3: column 'rejected' is missing; the row has 'prompt', 'chosen'",
+        f"  {path}:4: 'chosen' is empty",
+        f"  {path}:5: 'chosen' and 'rejected' are equal",
+        f"  {path}:6: mixed forms: this row has implicit prompt, texts, "
         f"the first row ({path}:1) has explicit prompt, texts",
-        "  -> mend the row, or set on_bad_row: skip",
+        "  … and 1 more (all: 1 x bad JSON, 1 x missing column, 1 x empty chosen, 1 x equal pair, 1 x mixed forms, "
+        "1 x blank line)",
+        "  -> is this the right format for the files, and do its options name their columns? max_bad_share allows more",
     ]
     assert sorted(bench.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("policy", ["strict", "skip"])
+def test_rows_of_which_none_fits_ask_for_another_format_or_other_columns(bench: Bench, policy: str) -> None:
+    path = bench.write("bad.jsonl", [{"question": "Q", "answer": "A"}] * 9)
+    with pytest.raises(UserError) as caught:
+        bench.check(format="prompt_completion", files=path, on_bad_row=policy)
+    assert "column 'prompt' is missing; the row has 'question', 'answer'" in caught.value.what
+    assert caught.value.hint is not None
+    assert "is this the right format for the files, and do its options name their columns?" in caught.value.hint
+
+
+def test_a_bad_row_among_rows_that_a_format_joins_is_to_be_mended(bench: Bench) -> None:
+    path = bench.write("bad.jsonl", [{"text": "a", "label": 1}, {"text": "", "label": 0}])
+    with pytest.raises(UserError) as caught:
+        bench.check(format={"name": "classes", "pairs": 1}, files=path)
+    assert caught.value.hint == "mend the row, or set on_bad_row: skip"
 
 
 def test_a_row_that_cannot_be_split_is_a_bad_row(bench: Bench) -> None:
@@ -222,9 +242,9 @@ def test_strict_stops_at_the_first_bad_row_and_leaves_no_part(bench: Bench) -> N
 
 def test_skip_counts_and_keeps_what_was_rejected(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     path = bench.write("bad.jsonl", BAD)
-    bench.check(format="preference", files=path, on_bad_row="skip")
+    bench.check(format="preference", files=path, on_bad_row="skip", max_bad_share=0.75)
     assert f"6 bad rows will be skipped, the first at {path}:2: " in caplog.text
-    summary = bench.summary(format="preference", files=path, on_bad_row="skip")
+    summary = bench.summary(format="preference", files=path, on_bad_row="skip", max_bad_share=0.75)
     assert (summary["rows"], summary["rejected"], summary["parts"]) == (8, 6, {"preferences": 2})
     assert summary["rejected_by_reason"] == {
         "bad JSON": 1, "missing column": 1, "empty chosen": 1, "equal pair": 1, "mixed forms": 1,
@@ -235,10 +255,12 @@ def test_skip_counts_and_keeps_what_was_rejected(bench: Bench, caplog: pytest.Lo
     assert rejected[0]["row"] == "{broken"
     assert rejected[1] == {
         "where": f"{path}:3",
+        "reason": "missing column",
         "problem": "column 'rejected' is missing; the row has 'prompt', 'chosen'",
         "row": {"prompt": "Q", "chosen": "A"},
     }
-    assert "6 bad rows skipped" in caplog.text
+    assert "6 of 8 rows (75 %) skipped as bad" in caplog.text
+    assert summary["rejected_share"] == 0.75
 
 
 @pytest.mark.parametrize(
@@ -304,7 +326,7 @@ def test_a_crash_of_a_strangers_format_has_its_name_and_the_row(bench: Bench) ->
 
 def test_rows_may_turn_out_bad_when_all_are_read(bench: Bench) -> None:
     path = bench.write("a.jsonl", [{"n": n} for n in range(3)])
-    summary = bench.summary(format="strange_late", files=path, on_bad_row="skip")
+    summary = bench.summary(format="strange_late", files=path, on_bad_row="skip", max_bad_share=1.0)
     assert summary["rejected"] == 3
     found = bench.read("rejected.jsonl")
     assert sorted((r["where"].rpartition("/")[2], r["row"]["n"]) for r in found) == [
@@ -316,7 +338,7 @@ def test_rows_may_turn_out_bad_when_all_are_read(bench: Bench) -> None:
 
 def test_no_record_at_all_is_an_error(bench: Bench) -> None:
     path = bench.write("a.jsonl", [{"x": 1}])
-    with pytest.raises(UserError, match="no record: 1 rows, 1 of them bad"):
+    with pytest.raises(UserError, match="no record: 1 row, 1 of them bad"):
         bench.run(format="preference", files=path, on_bad_row="skip")
     assert list(bench.context.folder.iterdir()) == []
 
@@ -459,3 +481,27 @@ def test_config_takes_one_file_or_several() -> None:
     one = DataConfig.model_validate({"format": "text", "files": "a.txt"})
     two = DataConfig.model_validate({"format": "text", "files": ["a.txt", "b.txt"]})
     assert (one.sources, two.sources) == (("a.txt",), ("a.txt", "b.txt"))
+
+
+def test_skipping_is_no_advice_for_a_file_or_where_most_rows_are_bad(bench: Bench) -> None:
+    good, bad = demos("abcd"), [{"prompt": "x"}] * 5
+    path = bench.write("a.jsonl", [*good, *bad])
+    array = bench.write("b.jsonl", ["[\n", json.dumps(good[0]), "\n]\n"])
+    for files, rest in (([path], "is this the right format"), ([array], "rename, convert or mend the file")):
+        with pytest.raises(UserError) as caught:
+            bench.check(format="prompt_completion", files=files)
+        assert str(caught.value.hint).startswith(rest)
+    with pytest.raises(UserError) as caught:
+        bench.run(format="prompt_completion", files=array)
+    assert str(caught.value.hint).startswith("rename, convert or mend the file")
+    bench.check(format="prompt_completion", files=[path], on_bad_row="skip", max_bad_share=0.6)
+    with pytest.raises(UserError, match="too many bad rows: 5 of 9 rows"):
+        bench.check(format="prompt_completion", files=[path], on_bad_row="skip")
+
+
+def test_the_advice_for_an_empty_prompt_is_one_that_helps(bench: Bench) -> None:
+    other_step(bench, prompts=[{"prompt": ""}])
+    path = bench.write("a.jsonl", demos("ab"))
+    with pytest.raises(UserError, match=r"rows are split by their prompts$") as caught:
+        bench.run(format="prompt_completion", files=path, parts_from=["@other"], heldout=0.5)
+    assert "heldout_by" not in caught.value.what
