@@ -13,7 +13,7 @@ from hypothesis import settings
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
-# What a shell starts in the background ignores Ctrl-C, and with nohup SIGHUP; processes that tests start would inherit it.
+# What a shell starts in the background ignores Ctrl-C, and with nohup SIGHUP; what tests start would inherit that.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)

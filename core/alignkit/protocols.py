@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
@@ -215,10 +216,14 @@ class Examines(Protocol):
 
 
 class Preview(NamedTuple):
-    """Part -> its first records. `complete`: these are all parts and records that the step will have."""
+    """Part -> its first records. `complete`: these are all parts and records that the step will have.
+
+    `reasons`: part that will not be there -> why, as far as that is known.
+    """
 
     parts: "Mapping[str, Sequence[Record]]"
     complete: bool
+    reasons: "Mapping[str, str]" = MappingProxyType({})
 
 
 @runtime_checkable

@@ -64,7 +64,7 @@ def command(
             findings = [Finding(code, error.what, error.where or "", error.hint or "")]
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
-        data = {"ok": not errors, "findings": [finding.data() for finding in findings]}
+        data = {"ok": not errors, "findings": [one.data() for finding in findings for one in finding.each()]}
         say_json(redacted(data))
     else:
         _print(findings)

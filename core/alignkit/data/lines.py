@@ -62,6 +62,8 @@ def json_line_rows(path: Path) -> Iterator[SourceRow | BadRow]:
             bad.where = where
             if bad.reason == "bad JSON" and not line.ended and not line.text.rstrip().endswith("}"):
                 bad.problem += "; the last line has no end: the file seems cut off"
+            if bad.reason == "not an object" and line.text.lstrip().startswith("[{"):
+                bad.problem += "; an array of rows belongs in a file whose name ends with .json"
             yield bad
 
 

@@ -103,6 +103,11 @@ _READERS: dict[str, Callable[[Path], Iterator[SourceRow | BadRow]]] = {
 }
 
 
+def known_endings() -> list[str]:
+    """Endings of the files that can be read; they may also end with .gz."""
+    return list(_READERS)
+
+
 def _reader_of(path: Path) -> Callable[[Path], Iterator[SourceRow | BadRow]] | None:
     name = path.name
     if name.endswith(".gz") and not name.endswith(".parquet.gz"):

@@ -4,13 +4,11 @@ Its failure is one of four: it raises, gives no answer in time, answers in anoth
 or with a number that is not finite. Whatever it is, the error names the source and the completion.
 """
 
-import contextvars
 import logging
 import math
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +31,8 @@ from alignkit.errors import (
 from alignkit.loop.config import AskingConfig, RewardFaultsConfig
 from alignkit.loop.rollouts import select_rows, shortened
 from alignkit.loop.scores import WrongFormError, shaped_scores
-from alignkit.protocols import BatchRelative, ReportsFigures, Scores, State
+from alignkit.loop.time_limit import OverTimeError, within
+from alignkit.protocols import BatchRelative, ReportsFigures, Scores
 from alignkit.records import plain_text
 from alignkit.redact import redact
 
@@ -195,7 +194,7 @@ class GuardedSource:
         """What was raised and the last line of the source's own package on the way to it."""
         if isinstance(error, AlignkitError):
             return error.what
-        if isinstance(error, _OverTime):
+        if isinstance(error, OverTimeError):
             return str(error)
         package = type(self.source).__module__.partition(".")[0]
         frames = [(f, line) for f, line in traceback.walk_tb(error.__traceback__)]
@@ -215,107 +214,3 @@ class GuardedSource:
             row = {**self.place, "source": self.name, "problem": redact(problem), "prompt_id": prompt.id}
             found.append(row | {"prompt": plain_text(prompt.prompt), "completion": rollout.texts[b]})
         self.rows.append(found)
-
-
-class _OverTime(TimeoutError):
-    """The limit of `within` passed."""
-
-
-def within(limit: float | None, call: Callable[[], Tensor]) -> Tensor:
-    """What `call` returns. Raises TimeoutError after `limit` seconds.
-
-    The call runs in a thread then. Python cannot end a thread: one that hangs stays until the process ends, and may
-    still be at work while the source is asked again.
-    """
-    if limit is None:
-        return call()
-    found: list[Tensor] = []
-    raised: list[BaseException] = []
-    settings = _thread_settings()
-
-    def work() -> None:
-        try:
-            with settings():
-                found.append(call())
-        except BaseException as error:  # raised again where it was called
-            raised.append(error)
-
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(work,), name="reward source", daemon=True)
-    thread.start()
-    thread.join(limit)
-    if thread.is_alive():
-        raise _OverTime(f"gave no answer within {limit:g} s")
-    if raised:
-        raise raised[0]
-    return found[0]
-
-
-def _thread_settings() -> Callable[[], Any]:
-    """torch keeps autocast, gradient mode and the current GPU for each thread: another one takes them over."""
-    from contextlib import ExitStack
-
-    kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    casts = [(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds]
-    gradient = torch.is_grad_enabled()
-    begun = "cuda" in kinds and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    device = torch.cuda.current_device() if begun else None
-
-    def apply() -> ExitStack:
-        stack = ExitStack()
-        if device is not None:
-            torch.cuda.set_device(device)
-        stack.enter_context(torch.set_grad_enabled(gradient))
-        for kind, dtype, enabled in casts:
-            stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
-        return stack
-
-    return apply
-
-
-def without_failed(rollout: Rollout, scored: Scored) -> tuple[Rollout, Tensor] | None:
-    """The groups of which every completion has a score, or None if no group is left.
-
-    Whole groups: an estimator that compares completions of one prompt must not see a part of them.
-    """
-    failed = {int(rollout.group_B[b]) for b in scored.problems}
-    rows = [b for b, group in enumerate(rollout.group_B.tolist()) if group not in failed]
-    if not failed:
-        return rollout, scored.scores_B
-    return (select_rows(rollout, rows), scored.scores_B[rows]) if rows else None
-
-
-IN_A_ROW = 10
-COUNTS = ("completions", "batches", "in_a_row", "updates")
-
-
-@dataclass
-class LeftOut:
-    """How many sampled completions were left out because a reward source could not score their prompts."""
-
-    name: str
-    completions: int = 0
-    batches: int = 0
-    in_a_row: int = 0
-    updates: int = 0  # that the optimizer stage left out, because a loss or gradient was not finite
-
-    def count(self, before: int, kept: int) -> None:
-        """Note a batch of which `kept` completions are left. Raises Fault if ten in a row were left out whole."""
-        self.completions += before - kept
-        self.batches += not kept
-        self.in_a_row = 0 if kept else self.in_a_row + 1
-        if self.in_a_row == IN_A_ROW:
-            raise Fault(
-                f"{self.name} could score no prompt of the last {IN_A_ROW} batches",
-                hint=f"{FILE} in the step's folder has what it was asked and what it said",
-            )
-
-    def state(self) -> dict[str, int]:
-        """The counts."""
-        return {name: getattr(self, name) for name in COUNTS}
-
-    def restore(self, state: State) -> None:
-        """Take over a `state()`."""
-        data: dict[str, Any] = dict(state)
-        for name in COUNTS:
-            setattr(self, name, data[name])

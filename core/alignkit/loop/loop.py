@@ -18,7 +18,8 @@ from alignkit.hooks import notify, shape_scores
 from alignkit.kl import AdaptiveKL
 from alignkit.loop.config import LoopConfig
 from alignkit.loop.experience import ExperienceMaker
-from alignkit.loop.guarded import FILE, GuardedSource, LeftOut, without_failed
+from alignkit.loop.guarded import FILE, GuardedSource
+from alignkit.loop.left_out import LeftOut, without_failed
 from alignkit.loop.measure import measure
 from alignkit.loop.prompts import PromptBatches
 from alignkit.loop.rollouts import checked_rollout

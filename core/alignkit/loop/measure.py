@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from alignkit.batches import Rollout
 from alignkit.errors import Fault
-from alignkit.loop.guarded import GuardedSource, without_failed
+from alignkit.loop.guarded import GuardedSource
+from alignkit.loop.left_out import without_failed
 from alignkit.loop.logprobs import rollout_logprobs
 from alignkit.loop.rollouts import checked_rollout
 from alignkit.ops import Ops

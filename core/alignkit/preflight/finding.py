@@ -7,6 +7,7 @@ from typing import Any
 from alignkit.doctor.finding import Code, Severity
 
 OPTION = re.compile(r"(\w+(\.\w+)*)?")
+PLACED = re.compile(r"(?P<where>\S.*?:\d+|command line): (?P<what>.*)")
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 CODES: dict[str, Code] = {
@@ -18,6 +19,8 @@ CODES: dict[str, Code] = {
         "warning", "a step could not be looked at", "tell the author of the plugin; the step runs all the same"
     ),
     "R006": Code("warning", "bad rows will be skipped", "mend them, or see rejected.jsonl after the step"),
+    "R008": Code("warning", "a path that is not there is taken for a data set of the hub", "check the path"),
+    "R009": Code("note", "a data set is fetched from the hub", "nothing, if that is meant"),
     "R010": Code(
         "warning",
         "rows lose their end token",
@@ -54,11 +57,15 @@ CODES: dict[str, Code] = {
     "R031": Code("warning", "prompts are left out", "raise max_prompt_length"),
     "R032": Code("error", "no prompt is left", "raise max_prompt_length"),
     "R033": Code("note", "how often prompts are used", "change iterations or batch_size if that is not meant"),
+    "R034": Code("warning", "rows contradict each other", "look at them: they are kept, and count as votes"),
     "R040": Code("warning", "the learning rate is very high", "for fine-tuning 1e-6 to 1e-3 is usual"),
     "R041": Code(
         "note", "tokens are drawn from a part of the distribution", "set top_k: 0 and top_p: 1 to draw from all"
     ),
     "R042": Code("note", "the reward model learned from other samples", "sample alike in both steps if you can"),
+    "R043": Code(
+        "note", "more completions of a prompt are drawn than the recipe says", "set samples_per_prompt to say how many"
+    ),
     "R050": Code("error", "the reference has another tokenizer", "name a reference that was made from the policy"),
     "R051": Code("note", "the reward model has another tokenizer", "it reads decoded text: slower, and right"),
     "R052": Code(
@@ -123,6 +130,18 @@ class Finding:
     def option(self) -> str | None:
         """`where`, if it is an option; "" is the component as a whole."""
         return self.where if OPTION.fullmatch(self.where) else None
+
+    def each(self) -> "list[Finding]":
+        """Apart, what an error says of several places in lines of their own (`  FILE:LINE: problem`)."""
+        head, *lines = self.what.split("\n")
+        if not lines:
+            return [self]
+        found = [replace(self, what=head)] if not lines[0].startswith(" ") else []
+        for line in lines:
+            place = PLACED.fullmatch(line.strip())
+            where, what = (place["where"], place["what"]) if place else (self.where, line.strip())
+            found.append(replace(self, where=where, what=what))
+        return found
 
     def inside(self, option: str) -> "Finding":
         """The same, seen from the component that holds this one under `option`. A file stays a file."""

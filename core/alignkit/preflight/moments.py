@@ -26,6 +26,8 @@ logger = logging.getLogger("alignkit")
 FINDINGS = "findings.json"
 # Notes that a run does not show: its log says the same, or nothing is to be done.
 QUIET = {"R004", "R064", "R070"}
+# Of rows as they are written, whatever step reads them.
+OF_ROWS = {"R025", "R026", "R027"}
 
 
 def recipe_findings(loaded: "Loaded", allow_code: frozenset[str]) -> tuple[list[Finding], set[str]]:
@@ -124,6 +126,8 @@ class _Before:
         for number, step, round in self._to_do():
             found, missing = self._look(step, number, round)
             for finding in found:
+                if finding.code in OF_ROWS and self.previewed.holds(finding.where):
+                    continue  # the data step has said it of the same rows
                 place = self._place(finding, number - 1, step.id)
                 yield replace(finding, where=place, what=self.previewed.named(finding.what))
             if missing:

@@ -21,6 +21,7 @@ class Previewed:
 
     def __init__(self) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._reasons: dict[tuple[str, str], str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +49,7 @@ class Previewed:
                 write_records(self._folder / context.step_id / f"{part}.jsonl", records)
             if preview.parts and not preview.complete:
                 (self._folder / context.step_id / INCOMPLETE).touch()
+            self._reasons |= {(context.step_id, part): why for part, why in preview.reasons.items()}
         except OSError as error:  # a run must not fail for want of a temporary folder: less is known before it
             logger.info("step %s is not previewed: %s", context.step_id, error)
 
@@ -64,8 +66,13 @@ class Previewed:
                 return path
             if folder.exists() and not (folder / INCOMPLETE).exists():
                 parts = ", ".join(sorted(file.stem for file in folder.glob("*.jsonl")))
-                raise UserError(f"step {id!r} will have no part {part!r}", hint=f"its parts: {parts}")
+                why = f": {self._reasons[id, part]}" if (id, part) in self._reasons else ""
+                raise UserError(f"step {id!r} will have no part {part!r}{why}", hint=f"its parts: {parts}")
         raise NotYetError([f"@{id}"])
+
+    def holds(self, place: str) -> bool:
+        """Whether a place is a line of a preview."""
+        return self._temporary is not None and place.startswith(f"{self._folder}/")
 
     def named(self, text: str) -> str:
         """`FOLDER/id/part.jsonl:3` as `@id.part, record 3`."""

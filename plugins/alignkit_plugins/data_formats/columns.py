@@ -127,12 +127,18 @@ class NewPrompts:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
+        self._empty = 0
 
     def of(self, found: Content) -> Iterator[tuple[str, Prompt]]:
         """The part and record of `found`, or nothing if it came before or is empty."""
         if not found:
+            self._empty += 1
             return
         prompt = Prompt(prompt=found)
         if prompt.id not in self._seen:
             self._seen.add(prompt.id)
             yield "prompts", prompt
+
+    def notes(self) -> dict[str, Any]:
+        """For the summary: rows whose prompt is empty, which is nothing to ask."""
+        return {"rows_without_prompt": self._empty} if self._empty else {}

@@ -44,7 +44,7 @@ class PromptCompletionFormat:
 
     def notes(self) -> dict[str, Any]:
         """For the summary: columns that were not read."""
-        return self._columns.notes()
+        return {**self._columns.notes(), **self._prompts.notes()}
 
 
 class MessagesConfig(Config):
@@ -79,7 +79,7 @@ class MessagesFormat:
 
     def notes(self) -> dict[str, Any]:
         """For the summary: columns that were not read."""
-        return self._columns.notes()
+        return {**self._columns.notes(), **self._prompts.notes()}
 
 
 def chat(row: dict[str, object], column: str) -> tuple[Message, ...]:

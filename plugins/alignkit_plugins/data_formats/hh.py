@@ -49,7 +49,7 @@ class HHFormat:
 
     def notes(self) -> dict[str, Any]:
         """For the summary: columns that were not read."""
-        return self._columns.notes()
+        return {**self._columns.notes(), **self._prompts.notes()}
 
     def _pair(self, row: dict[str, object]) -> PreferencePair:
         names = self._config.chosen_field, self._config.rejected_field

@@ -50,4 +50,4 @@ class LabelledFormat:
 
     def notes(self) -> dict[str, Any]:
         """For the summary: columns that were not read."""
-        return self._columns.notes()
+        return {**self._columns.notes(), **self._prompts.notes()}

@@ -67,7 +67,7 @@ class PreferenceFormat:
 
     def notes(self) -> dict[str, Any]:
         """For the summary: columns that were not read."""
-        return self._columns.notes()
+        return {**self._columns.notes(), **self._prompts.notes()}
 
     def _texts(self, row: dict[str, Any], where: str) -> tuple[Content, Content, Content]:
         names = self._config.chosen_field, self._config.rejected_field

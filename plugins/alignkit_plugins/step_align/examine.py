@@ -48,6 +48,10 @@ class AlignExamination:
             for finding in self.stage.examine(self.context):
                 yield finding.inside("optimizer_stage")
         yield from sampling_findings(self.config.sampling)
+        needed = self.needs.samples_per_prompt
+        if self.config.samples_per_prompt < needed:
+            what = f"{self.config.samples_per_prompt} is too few for {self.config.advantage.name}: {needed} are drawn"
+            yield Finding("R043", what, "samples_per_prompt")
         yield from room_findings(1, self.config.sampling.max_length, said_positions(self.config.policy, self.context))
 
     def _of_prompts(self) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from alignkit.protocols import DataFormat
 from alignkit.recipe.check import resolve
 from alignkit_plugins.step_data.complaints import MOST_HINT, Complaints, counted, too_many
 from alignkit_plugins.step_data.config import DataConfig
+from alignkit_plugins.step_data.counts import BadRows, remember
 from alignkit_plugins.step_data.reading import read_records, rows_of
 from alignkit_plugins.step_data.splitting import Splitter
 from alignkit_plugins.step_data.step import limited
@@ -88,6 +89,7 @@ def _read_once(config: DataConfig, manager: PluginManager, data_format: DataForm
         problem = too_many(found.reasons, sources.count, config.max_bad_share)
         if problem is not None and len(local) == len(config.sources):
             raise UserError(problem, where=", ".join(local), hint=MOST_HINT)
+        remember(config, BadRows(found.total, sources.count, found.first[0]))
         first, bad_rows = found.first[0], counted(found.total, "bad row")
         logger.warning("%s will be skipped, the first at %s: %s", bad_rows, first.where, first.problem)
     if not records and len(local) == len(config.sources):

@@ -66,6 +66,8 @@ def test_one_thing_in_several_places_is_said_once(alignkit: Command) -> None:
     assert out.count("R040") == 1
     places = "two.yaml:5 (sft.optimizer_stage.lr); two.yaml:6 (dpo.optimizer_stage.lr): lr is 0.5"
     assert places in out
+    shown = len([line for line in out.splitlines() if line[4:].startswith(" warning: ")])
+    assert f" {shown} warnings," in out.splitlines()[-1]  # counted once too
 
 
 def test_a_recipe_that_cannot_be_read_is_a_finding_too(alignkit: Command) -> None:
@@ -99,8 +101,81 @@ def test_bad_rows_that_will_be_skipped_are_counted(alignkit: Command) -> None:
     result = alignkit("check", "data.yaml", "--json")
     assert result.status == 0
     (skipped,) = [f for f in found(result) if f["code"] == "R006"]
-    assert "2 beside the first 30 records; the first, rows.jsonl:31" in skipped["what"]
+    assert "2 of 32 rows; the first, rows.jsonl:31" in skipped["what"]
     assert skipped["where"] == "data.yaml:4 (data.on_bad_row)"
+
+
+def test_bad_rows_behind_the_first_ones_are_data_too(alignkit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignkit_plugins.step_data.examine.READ", 3)
+    rows = [json.dumps({"prompt": "" if n > 7 else "a", "completion": f"b {n}"}) for n in range(10)]
+    Path("rows.jsonl").write_text("\n".join(rows))
+    Path("data.yaml").write_text(
+        "name: data\npolicy: stub\nsteps:\n"
+        "  - {id: data, step: data, format: prompt_completion, files: rows.jsonl, on_bad_row: skip, heldout: 0.2}\n"
+    )
+    (skipped,) = [f for f in found(alignkit("check", "data.yaml", "--json")) if f["code"] == "R006"]
+    assert "2 of 10 rows; the first, rows.jsonl:9" in skipped["what"]  # an empty prompt is bad where it is split by
+    ran = alignkit("run", "data.yaml")
+    assert ran.status == 0, ran.err
+    assert json.loads(Path("runs/data/summary.json").read_text())["data"]["data"]["rejected"] == 2
+
+
+def test_bad_rows_are_apart_in_json(alignkit: Command) -> None:
+    Path("rows.jsonl").write_text('{"prompt": "a"}\n' * 8 + '{"prompt": "a", "completion": "b"}\n')
+    Path("data.yaml").write_text(
+        "name: data\npolicy: stub\nsteps:\n  - {id: data, step: data, format: prompt_completion, files: rows.jsonl}\n"
+    )
+    bad = [f for f in found(alignkit("check", "data.yaml", "--json")) if f["code"] == "R002"]
+    assert [f["where"] for f in bad[:5]] == [f"rows.jsonl:{n}" for n in range(1, 6)]
+    assert all("\n" not in f["what"] for f in bad)
+    assert [f["what"].split(" (")[0] for f in bad[5:]] == ["… and 3 more"]
+
+
+def test_every_wrong_key_of_a_step_is_shown(alignkit: Command) -> None:
+    Path("keys.yaml").write_text(
+        "name: keys\npolicy: stub\nsteps:\n"
+        "  - {id: data, step: data, format: prompt_completion, files: rows.jsonl}\n"
+        "  - id: loop\n    step: align\n    prompts: '@data'\n    iterations: 2\n    batchsize: 8\n"
+        "    reward_source: {name: length, targt: 3}\n    advantage: gae\n    optimizer_stage: {name: ppo, lrr: 1}\n"
+    )
+    Path("rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    wrong = [f for f in found(alignkit("check", "keys.yaml", "--json")) if "unknown key" in f["what"]]
+    assert [(f["where"], f["what"].split("unknown key ")[1].split(" (did")[0]) for f in wrong] == [
+        ("keys.yaml:9", "steps.1.batchsize"),
+        ("keys.yaml:10", "steps.1.reward_source.targt"),
+        ("keys.yaml:12", "steps.1.optimizer_stage.lrr"),
+    ]
+    known = wrong[0]["what"].split("known: ")[1]
+    assert known.count(",") == 12
+    assert "more: see `alignkit plugins show NAME`" in known
+
+
+def test_a_step_with_a_name_is_said_beside_an_earlier_run(alignkit: Command) -> None:
+    assert alignkit("run", "acts.yaml").status == 0
+    Path("acts.yaml").write_text(Path("acts.yaml").read_text().replace("id: act", "id: act, name: x"))
+    (error,) = [f for f in found(alignkit("check", "acts.yaml", "--json")) if f["severity"] == "error"]
+    assert "unknown key name" in error["what"]
+
+
+def test_a_reference_without_quotes(alignkit: Command) -> None:
+    Path("at.yaml").write_text("name: at\npolicy: stub\nsteps:\n  - {id: a, step: act, end: @b}\n")
+    (error,) = found(alignkit("check", "at.yaml", "--json"))
+    assert (error["where"], error["advice"]) == ("at.yaml:4", 'put quotes around a reference: "@id"')
+
+
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [("here/nothing", "R008"), ("there/rows.JSONL", "R008"), ("there/rows.csv", "R008"), ("there/rows", "R009")],
+)
+def test_a_path_that_is_not_there_and_may_be_a_hub_name(named: str, code: str, alignkit: Command) -> None:
+    Path("here").mkdir()
+    Path("data.yaml").write_text(
+        f"name: data\npolicy: stub\nsteps:\n  - {{id: data, step: data, format: preference, files: {named}}}\n"
+    )
+    (said,) = [f for f in found(alignkit("check", "data.yaml", "--json")) if f["code"] != "R070"]
+    assert (said["code"], said["where"]) == (code, "data.yaml:4 (data.files)")
+    assert f"no file '{named}' here" in said["what"]
+    assert ("converted" in said["advice"]) == named.endswith(".csv")
 
 
 FAILING = """

@@ -17,7 +17,9 @@ from alignkit.batches import Rollout
 from alignkit.checkpoints import RowFile
 from alignkit.errors import Fault, Paused, UserError
 from alignkit.loop.config import AskingConfig, RewardFaultsConfig
-from alignkit.loop.guarded import FILE, GuardedSource, LeftOut, within, without_failed
+from alignkit.loop.guarded import FILE, GuardedSource
+from alignkit.loop.left_out import LeftOut, without_failed
+from alignkit.loop.time_limit import within
 from helpers.context import make_rollout
 
 PROMPTS = ["the film", "the film", "a", "a"]

@@ -10,7 +10,8 @@ import torch
 
 from alignkit.checkpoints import Checkpoints
 from alignkit.errors import Fault
-from alignkit.loop.guarded import FILE, IN_A_ROW
+from alignkit.loop.guarded import FILE
+from alignkit.loop.left_out import IN_A_ROW
 from alignkit.loop.loop import AlignmentLoop
 from alignkit.loop.measure import measure
 from alignkit.protocols import Needs

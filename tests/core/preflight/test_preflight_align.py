@@ -158,6 +158,13 @@ class TestModels:
         found = examine(in_recipe([align()], there))
         assert with_code(found, "R054").severity == "error"
 
+    def test_more_samples_than_the_recipe_says(self, in_recipe: Context, there: dict[str, Path]) -> None:
+        found = examine(in_recipe([LABELS, REWARD, align(advantage="grpo")], there))
+        raised = with_code(found, "R043")
+        assert (raised.what, raised.where) == ("1 is too few for grpo: 2 are drawn", "samples_per_prompt")
+        enough = in_recipe([LABELS, REWARD, align(advantage="grpo", samples_per_prompt=2)], there)
+        assert "R043" not in codes(examine(enough))
+
     def test_samples_that_were_drawn_otherwise(self, in_recipe: Context, there: dict[str, Path]) -> None:
         labels = {**LABELS, "sampling": {"temperature": 0.5}}
         found = examine(in_recipe([labels, REWARD, align()], there))

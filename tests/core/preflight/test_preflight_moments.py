@@ -127,9 +127,10 @@ class TestBeforeRun:
         assert (stopped.value.what, stopped.value.where) == (error.what, error.where)
         assert "R075" not in codes(before_run(changed, again=lambda number, round: True))
         rows.write_text('{"prompt": "a", "completion": "c"}\n')
-        assert f"the file {rows} of step 'data' has another content" in with_code(
-            before_run(load_recipe(str(first))), "R075"
-        ).what
+        assert (
+            f"the file {rows} of step 'data' has another content"
+            in with_code(before_run(load_recipe(str(first))), "R075").what
+        )
 
     def test_steps_that_are_known_not_to_work_are_left_out(self, recipe: Any) -> None:
         assert "R020" not in codes(before_run(recipe(max_length=7), leave_out=frozenset({"sft"})))
@@ -188,12 +189,43 @@ class TestBeforeRun:
         assert missing.advice == "its parts: demonstrations, prompts"
         assert missing.where == f"{tmp_path}/recipe.yaml:7 (sft)"
 
+    def test_prompts_that_are_all_empty_are_the_reason(self, recipe: Any, tmp_path: Path) -> None:
+        loaded = recipe(64, "data.format={name: preference, also_demonstrations: true, also_prompts: true}")
+        rows = [{"prompt": "", "chosen": f"number {n}", "rejected": "none"} for n in range(40)]
+        (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        missing = with_code(before_run(loaded), "R002")
+        assert missing.what == "step 'data' will have no part 'prompts': the prompts of all 40 preferences are empty"
+        assert missing.where == f"{tmp_path}/recipe.yaml:11 (labels)"
+
+    def test_one_cause_is_one_finding(self, tmp_path: Path) -> None:
+        pairs = [{"prompt": "p", "chosen": f"{n}", "rejected": f"{n} no"} for n in range(20)]
+        turned = {"prompt": "p", "chosen": "3 no", "rejected": "3"}
+        rows = [*pairs, pairs[0], turned]
+        (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        (tmp_path / "pairs.yaml").write_text(
+            f"name: pairs\noutput: {tmp_path}/runs\npolicy: {{name: causal_lm, path: some-owner/model}}\nsteps:\n"
+            "  - {id: data, step: data, format: {name: preference, also_demonstrations: true}, "
+            f"files: {tmp_path}/rows.jsonl}}\n"
+            "  - {id: sft, step: train, optimizer_stage: sft, data: '@data'}\n"
+            "  - {id: dpo, step: train, optimizer_stage: dpo, data: '@data'}\n"
+        )
+        found = before_run(
+            load_recipe(
+                str(tmp_path / "pairs.yaml"),
+                ["sft.optimizer_stage={name: sft, lr: 1e-5}", "dpo.optimizer_stage={name: dpo, lr: 1e-6}"],
+            )
+        )
+        repeated = with_code(found, "R026").what
+        assert "preferences: 1 of 22 rows" in repeated
+        assert "demonstrations: 1 of 22 rows" in repeated
+        assert "preferences: 1 of 22 rows say the opposite of an earlier one" in with_code(found, "R034").what
+
     def test_repeated_rows_are_no_matter_where_they_are_left_out(self, recipe: Any, tmp_path: Path) -> None:
         recipe()
         rows = (tmp_path / "rows.jsonl").read_text()
         (tmp_path / "rows.jsonl").write_text(rows + "\n" + rows)
         found = [f.where for f in before_run(recipe()) if f.code == "R026"]
-        assert found == [f"{tmp_path}/recipe.yaml:6 (data.files)", "@data.demonstrations (step sft)"]
+        assert found == [f"{tmp_path}/recipe.yaml:6 (data.files)"]  # and not again at the step that reads them
         left = before_run(recipe(64, "data.drop_duplicates=true", "sft.optimizer_stage={name: sft, batch_size: 41}"))
         assert "R026" not in codes(left)
         assert "there are 40 rows" in with_code(left, "R029").what

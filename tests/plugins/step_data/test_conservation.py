@@ -345,7 +345,7 @@ def test_such_pairs_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_a_rejected_row_has_its_reason_and_says_if_it_was_cut(tmp_path: Path) -> None:
-    run(tmp_path, [*mixed(1, 0), "{" + "x" * 999, "{" + "x" * 1000], format="prompt_completion")
+    run(tmp_path, [*mixed(1, 0), "{" + "x" * 998 + "…", "{" + "x" * 1000], format="prompt_completion")
     entries = written(tmp_path)["rejected"]
     assert [(e["reason"], e.get("row_cut", False), len(e["row"])) for e in entries] == [
         ("bad JSON", False, 1000),
