@@ -109,6 +109,7 @@ class Checkpoints:
         whole = {**prefixed("loop", state), **prefixed("random", random_state()), **self._tracker_states()}
         with atomic_folder(self.folder / f"{loop}-{index:08d}") as temp:
             write_state(temp, whole, about)
+        # Sorted by loop first: a loop that is done again does not push out the checkpoint of a later one.
         for _, _, path in self.there()[: -self.options.keep]:
             remove_folder(path)
         logger.debug("checkpoint at %d", index)
@@ -211,7 +212,7 @@ class CheckpointLoop:
         Raises KeyboardInterrupt or Terminated if a signal came, Fault if the checkpoint cannot be written.
         """
         told = self._all.interruption.requested is not None
-        if (told or self._due(index)) and not self._later_loop_has_one():
+        if told or self._due(index):
             begun = self._all.clock()
             try:
                 self._all.write(self._number, index, make_state())
@@ -235,7 +236,3 @@ class CheckpointLoop:
             return True
         passed = self._all.clock() - self._written_at
         return options.seconds is not None and passed >= max(options.seconds, SPARING * self._cost)
-
-    def _later_loop_has_one(self) -> bool:
-        """A loop that is done again must not push out the checkpoint of a later one, which the step goes on from."""
-        return any(loop > self._number for loop, _, _ in self._all.there())
