@@ -230,4 +230,4 @@ def test_a_sound_manifest_is_read(tmp_path: Path) -> None:
     )
     record = Ledger(tmp_path / "run").read("a", 1, 1)
     assert record is not None
-    assert record.finish(StepOutput({"": "."}, {}), 1).finished
+    assert record.finish(StepOutput({"": "."}, {}), 1, tmp_path).finished
