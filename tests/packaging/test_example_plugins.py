@@ -162,7 +162,7 @@ def one_is_taken_out(environment: Environment, distribution: str) -> None:
             assert f"'{name}' is installed" in said
             assert "pip" in said
             assert "Traceback" not in said
-        assert "is fine" in environment.alignkit("check", "three_plugins.yaml", without)
+        assert "is fine" in environment.alignkit("check", "three_plugins.yaml", without, "name=without")
     finally:
         environment.pip("install", "--no-deps", environment.wheels[distribution])
     assert "is fine" in environment.alignkit("check", "three_plugins.yaml")
@@ -187,7 +187,9 @@ def broken_plugins_say_why(environment: Environment) -> None:
 def broken_neighbour_harms_nobody(environment: Environment) -> None:
     assert "is fine" in environment.alignkit("check", "three_plugins.yaml")
     assert "is fine" in environment.alignkit("check", "quickstart")
-    assert "is fine" in environment.alignkit("check", "three_plugins.yaml", "aligned.reward_source=constant")
+    assert "is fine" in environment.alignkit(
+        "check", "three_plugins.yaml", "aligned.reward_source=constant", "name=constant"
+    )
     environment.alignkit("check", "three_plugins.yaml", status=2, ALIGNKIT_STRICT_PLUGINS="1")
 
 
@@ -214,7 +216,7 @@ def allowlist(environment: Environment) -> None:
     said = environment.alignkit("check", "three_plugins.yaml", status=2, **allowed)
     assert "no kernel 'cce' is installed" in said
     assert "alignkit-cce is not in ALIGNKIT_PLUGINS" in said
-    assert "is fine" in environment.alignkit("check", "three_plugins.yaml", "kernels=eager", **allowed)
+    assert "is fine" in environment.alignkit("check", "three_plugins.yaml", "kernels=eager", "name=eager", **allowed)
 
 
 def own_tests_pass(environment: Environment, distribution: str) -> None:

@@ -160,7 +160,8 @@ def test_reuse_leaves_out_what_a_kill_behind_the_end_of_a_step_left(counting: An
         (step / left_over).mkdir(parents=True)
     counting.run(reuse=[counting.folder / "runs/whole"])
     taken = counting.run_folder / "r1/01-a"
-    assert sorted(p.name for p in taken.rglob("*")) == ["manifest.json", "metrics.jsonl", "model", "model.safetensors"]
+    names = ["findings.json", "manifest.json", "metrics.jsonl", "model", "model.safetensors"]
+    assert sorted(p.name for p in taken.rglob("*")) == names
 
 
 def checkpoints_of(run: Path) -> list[str]:
