@@ -173,6 +173,9 @@ WRONG: dict[str, Any] = {
     "round as text": {"round": "1"},
     "unknown key": {"evil": 1},
     "a NUL": {"outputs": {"": "a\0b"}},
+    "a file outside": {"files": {"../../other/secret": {"bytes": 1, "sha256": "0" * 64}}},
+    "a file without checksum": {"files": {"model": {"bytes": 1}}},
+    "files that are none": {"files": ["model"]},
 }
 
 

@@ -249,12 +249,15 @@ def _read_manifest(path: Path) -> StepRecord:
 def _sound(record: StepRecord) -> StepRecord:
     """The record, if it is one that could have been written here: a manifest may be a stranger's, or edited."""
     expected = {"id": str, "round": int, "hash": str, "identity": dict, "status": str, "started": str}
-    for name, kind in (expected | {"seconds": int | float, "outputs": dict, "summary": dict}).items():
+    for name, kind in (expected | {"seconds": int | float, "outputs": dict, "summary": dict, "files": dict}).items():
         if not isinstance(getattr(record, name), kind):
             raise TypeError(f"{name} is no {getattr(kind, '__name__', 'number')}")
-    for part in record.outputs.values():
-        if not isinstance(part, str) or Path(part).is_absolute() or ".." in Path(part).parts or "\0" in part:
-            raise ValueError(f"the output {part!r} is not inside the step's folder")
+    for place in (*record.outputs.values(), *record.files):
+        if not isinstance(place, str) or Path(place).is_absolute() or ".." in Path(place).parts or "\0" in place:
+            raise ValueError(f"{place!r} is not inside the step's folder")
+    for name, described in record.files.items():
+        if not isinstance(described, dict) or described.keys() != {"bytes", "sha256"}:
+            raise TypeError(f"{name} has no size and checksum")
     return record
 
 

@@ -134,6 +134,23 @@ def _known(metric: str, measured: Mapping[str, float], context: StepContext) -> 
     return metric
 
 
+class Measurement:
+    """A measurement that remembers its last figures, so that the end of a training is not measured twice."""
+
+    def __init__(self, measure: Callable[[], dict[str, float]]) -> None:
+        self._measure = measure
+        self._last: dict[str, float] | None = None
+
+    def __call__(self) -> dict[str, float]:
+        """Measure now."""
+        self._last = self._measure()
+        return self._last
+
+    def last(self) -> dict[str, float]:
+        """What was measured last, which is at the end wherever `train_steps` measures; else it is done now."""
+        return self() if self._last is None else self._last
+
+
 def heldout_evaluation(
     module: nn.Module, measure: Callable[[], dict[str, float]], there: bool, config: DataTrainingConfig, where: str
 ) -> Callable[[], dict[str, float]] | None:

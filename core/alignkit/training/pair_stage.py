@@ -19,7 +19,7 @@ from alignkit.preflight import DataView, Finding, optimizer_findings, row_findin
 from alignkit.protocols import FitTask, Policy
 from alignkit.training.backward import accumulate_gradients
 from alignkit.training.config import PairTrainingConfig
-from alignkit.training.keeping import Keeper, heldout_evaluation
+from alignkit.training.keeping import Keeper, Measurement, heldout_evaluation
 from alignkit.training.loop import train_steps
 from alignkit.training.nonfinite import texts_of
 from alignkit.training.pairs import (
@@ -98,7 +98,7 @@ class PairTraining:
         def accumulate(indices: Sequence[int]) -> dict[str, float]:
             return accumulate_pairs(policy, [train[i] for i in indices], objective, tokens, ops)
 
-        def measured() -> dict[str, float]:
+        def measure() -> dict[str, float]:
             assert heldout is not None
             assert before is not None
             after = Measured.of(policy, heldout.groups, tokens, ops)
@@ -107,7 +107,7 @@ class PairTraining:
         def logged(figures: Mapping[str, float]) -> dict[str, float]:
             return {f"heldout_{name}": figures[name] for name in ("loss", "accuracy", "margin")}
 
-        where = f"step {context.step_id}"
+        measured, where = Measurement(measure), f"step {context.step_id}"
         evaluate = heldout_evaluation(policy.module, lambda: logged(measured()), heldout is not None, config, where)
         keeper = Keeper(config.keep_best, config.keep_every, policy.save, context)
         steps = train_steps(
@@ -117,7 +117,7 @@ class PairTraining:
         policy.save(context.folder / "model")
         summary: dict[str, Any] = data.counts() | {"steps": steps, **keeper.summary()}
         if heldout is not None:
-            summary |= measured()
+            summary |= measured.last()
             summary["accuracy_longest_baseline"] = longest_baseline(heldout.pairs)
             if evaluate is None:  # else the last measurement has been logged
                 context.log(steps, logged(summary))

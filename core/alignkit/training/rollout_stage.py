@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import Head, TokenBatch
+from alignkit.checkpoints import prefixed, under
 from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.kl import KLTerm, kl_loss
@@ -143,7 +144,7 @@ class RolloutTraining:
             "skipped_in_a_row": self._watch.in_a_row,
         }
         for owner, optimizer in self._optimizers().items():
-            found |= {f"{owner}.{name}": value for name, value in optimizer.state().items()}
+            found |= prefixed(owner, optimizer.state())
         return found
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -157,7 +158,7 @@ class RolloutTraining:
                 hint="take it up with the critic that it was left with",
             )
         for owner, optimizer in optimizers.items():
-            optimizer.restore({n.removeprefix(f"{owner}."): v for n, v in state.items() if n.startswith(f"{owner}.")})
+            optimizer.restore(under(owner, state))
         self.iteration = int(state["iteration"])
         self._generator.set_state(state["generator"])
         self._watch.restore({"skipped": state["skipped"], "in_a_row": state["skipped_in_a_row"]})

@@ -13,7 +13,7 @@ from alignkit.protocols import Policy
 from alignkit.training.backward import accumulate_gradients
 from alignkit.training.batching import check_positions, micro_batches
 from alignkit.training.config import DataTrainingConfig
-from alignkit.training.keeping import Keeper, heldout_evaluation
+from alignkit.training.keeping import Keeper, Measurement, heldout_evaluation
 from alignkit.training.loop import train_steps
 from alignkit.training.nonfinite import texts_of
 
@@ -40,9 +40,7 @@ def fit_tokens(
         totals["tokens"] += count
         return {"loss": loss}
 
-    def heldout() -> dict[str, float]:
-        return {"heldout_loss": token_loss(policy, eval_rows, config, context)}
-
+    heldout = Measurement(lambda: {"heldout_loss": token_loss(policy, eval_rows, config, context)})
     evaluate = heldout_evaluation(policy.module, heldout, bool(eval_rows), config, f"step {context.step_id}")
     keeper = Keeper(config.keep_best, config.keep_every, policy.save, context)
     total = train_steps(
@@ -51,7 +49,7 @@ def fit_tokens(
     )  # fmt: skip
     result = {**totals, "steps": float(total), "loss": token_loss(policy, rows[:512], config, context)}
     if eval_rows:
-        result |= heldout()
+        result |= heldout.last()
         if evaluate is None:  # else the last measurement has been logged
             context.log(total, {"heldout_loss": result["heldout_loss"]})
     return result | keeper.summary()

@@ -18,7 +18,7 @@ from alignkit.ops import Ops
 from alignkit.preflight import DataView, Finding, optimizer_findings, row_findings
 from alignkit.protocols import FitTask, Policy
 from alignkit.training.backward import accumulate_gradients
-from alignkit.training.keeping import Keeper, heldout_evaluation
+from alignkit.training.keeping import Keeper, Measurement, heldout_evaluation
 from alignkit.training.loop import train_steps
 from alignkit.training.nonfinite import texts_of
 from alignkit.training.pairs import PairColumns, decided, flatten, longest_baseline, micro_groups, points
@@ -72,9 +72,11 @@ class KTO:
         def accumulate(indices: Sequence[int]) -> dict[str, float]:
             return accumulate_labels(policy, [train[i] for i in indices], config, context.ops)
 
-        def measured() -> dict[str, float]:
+        def measure() -> dict[str, float]:
             logp_R = all_sequence_logps(policy, heldout, context.ops, config.micro_batch_tokens)
             return heldout_figures(data, logp_R, before_R, config.beta)
+
+        measured = Measurement(measure)
 
         def logged() -> dict[str, float]:
             return {f"heldout_{name}": value for name, value in measured().items()}
@@ -88,7 +90,7 @@ class KTO:
         policy.save(context.folder / "model")
         summary = data.counts | {"steps": steps, "mismatched_cut": cut, **keeper.summary()}
         if heldout:
-            first, last = heldout_figures(data, before_R, before_R, config.beta), measured()
+            first, last = heldout_figures(data, before_R, before_R, config.beta), measured.last()
             summary |= {f"{name}_before": value for name, value in first.items()} | last
             if evaluate is None:  # else the last measurement has been logged
                 context.log(steps, {f"heldout_{name}": value for name, value in last.items()})

@@ -18,7 +18,7 @@ from alignkit.preflight import DataView, Finding, optimizer_findings, row_findin
 from alignkit.protocols import FitTask
 from alignkit.records import Content
 from alignkit.training.backward import accumulate_gradients
-from alignkit.training.keeping import Keeper, heldout_evaluation
+from alignkit.training.keeping import Keeper, Measurement, heldout_evaluation
 from alignkit.training.loop import train_steps
 from alignkit.training.nonfinite import texts_of
 from alignkit.training.pairs import (
@@ -74,10 +74,11 @@ class RewardModelStage:
 
         heldout = data.heldout if data.heldout is not None and data.heldout.groups else None
 
-        def measured() -> dict[str, float]:
+        def measure() -> dict[str, float]:
             assert heldout is not None
             return heldout_figures(scorer, heldout.groups, self.config, context.ops)
 
+        measured = Measurement(measure)
         evaluate = heldout_evaluation(
             scorer.module, measured, heldout is not None, self.config, f"step {context.step_id}"
         )
@@ -89,7 +90,7 @@ class RewardModelStage:
         scorer.save(context.folder / "model")
         summary |= keeper.summary()
         if heldout is not None:
-            figures = measured()
+            figures = measured.last()
             summary["accuracy"], summary["loss"] = figures["heldout_accuracy"], figures["heldout_loss"]
             summary["accuracy_longest_baseline"] = longest_baseline(heldout.pairs)
             if evaluate is None:  # else the last measurement has been logged

@@ -19,7 +19,7 @@ from alignkit.testing.experience import through_files
 from alignkit.testing.measures import changed_weights, weights_of
 from alignkit.testing.tiny import TinyPolicy, tiny_policy
 from alignkit.training.config import DataTrainingConfig, KeepBestConfig
-from alignkit.training.keeping import Keeper, heldout_evaluation
+from alignkit.training.keeping import Keeper, Measurement, heldout_evaluation
 
 VALUES = [3.0, 5.0, 4.0, 5.0, float("nan"), 7.0]  # measured at 2, 4, … 12
 
@@ -213,3 +213,12 @@ class TestEvaluation:
 
     def test_it_is_not_made_unless_asked_for(self) -> None:
         assert heldout_evaluation(torch.nn.Linear(1, 1), dict, True, self.config(), "") is None
+
+    def test_the_end_is_not_measured_twice(self) -> None:
+        figures = iter([{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}])
+        measured = Measurement(lambda: next(figures))
+        assert measured() == {"loss": 3.0}
+        assert measured() == {"loss": 2.0}
+        assert measured.last() == {"loss": 2.0}
+        never_asked = Measurement(lambda: next(figures))
+        assert never_asked.last() == never_asked.last() == {"loss": 1.0}
