@@ -82,13 +82,21 @@ class StubServer:
             await self._others()
         await asyncio.sleep(self.delay)
         self.under_way -= 1
-        answer = self.reply(body["messages"][-1]["content"], number)
+        answer = self._answer(body, number)
+        if isinstance(answer, Response):
+            return answer
         if isinstance(answer, str):
             return PlainTextResponse(answer)
         if isinstance(answer, tuple):
             status, body, *headers = answer
             return JSONResponse(body, status, headers[0] if headers else None)
         return JSONResponse(answer)
+
+    def _answer(self, body: dict[str, Any], number: int) -> Any:
+        return self.reply(body["messages"][-1]["content"], number)
+
+    def _routes(self) -> list[Route]:
+        return [Route("/v1/chat/completions", self._complete, methods=["POST"])]
 
     async def _others(self) -> None:
         for _ in range(3000):
@@ -97,7 +105,7 @@ class StubServer:
             await asyncio.sleep(0.01)
 
     def __enter__(self) -> "StubServer":
-        app = Starlette(routes=[Route("/v1/chat/completions", self._complete, methods=["POST"])])
+        app = Starlette(routes=self._routes())
         self._server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

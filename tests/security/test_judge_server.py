@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from alignkit import UserError
-from alignkit_plugins.reward_ai import bounded
+from alignkit.servers import bounded
+from alignkit.servers.access import api_key
+from alignkit_plugins.reward_ai.build import check_config
 from alignkit_plugins.reward_ai.config import AIConfig
-from alignkit_plugins.reward_ai.server import api_key
 from helpers.judging import StubServer, build_ai, completion, make_task
 
 pytestmark = pytest.mark.concurrent
@@ -92,14 +93,13 @@ def test_the_key_does_not_follow_to_another_server(tmp_path: Path, monkeypatch: 
 def test_a_key_given_as_the_name_of_its_variable_is_not_shown(key: str) -> None:
     config = AIConfig(judge="openai", model="m", base_url="http://localhost/v1", api_key_env=key)
     with pytest.raises(UserError, match="api_key_env is the variable's name") as caught:
-        api_key(config)
+        check_config(config)
     assert key not in str(caught.value)
 
 
 def test_a_variable_that_is_not_set_is_named() -> None:
-    config = AIConfig(judge="openai", model="m", base_url="http://localhost/v1", api_key_env="NO_SUCH_KEY")
     with pytest.raises(UserError, match="variable NO_SUCH_KEY is empty"):
-        api_key(config)
+        api_key("NO_SUCH_KEY")
 
 
 def test_a_recipe_cannot_have_the_cache_made_under_any_name() -> None:

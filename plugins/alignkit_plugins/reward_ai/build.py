@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from alignkit.context import BuildContext
 from alignkit.modeling.folders import check_model_path
+from alignkit.servers.access import api_key
 from alignkit_plugins.reward_ai.answers import Judge
 from alignkit_plugins.reward_ai.asking import Asker
 from alignkit_plugins.reward_ai.cache import Cache
@@ -47,6 +48,4 @@ def check_config(config: AIConfig) -> None:
     if config.judge == "local":
         check_model_path(config.model)
     else:
-        from alignkit_plugins.reward_ai.server import api_key
-
-        api_key(config)
+        api_key(config.api_key_env)

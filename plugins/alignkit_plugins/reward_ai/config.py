@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from alignkit.components import Config
 from alignkit.recipe.model import Operational
+from alignkit.servers.access import plain_address
 
 Form = Literal["pairwise", "rating"]
 
@@ -72,7 +73,7 @@ class AIConfig(Config):
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="local: type of the weights")
     batch_tokens: Annotated[int, Operational()] = Field(
-        4096, ge=1, description="local: padded tokens per forward pass; changes memory only"
+        4096, ge=1, description="local: padded tokens per forward pass; changes memory and speed only"
     )
 
     base_url: str | None = Field(None, description="openai: the server, for example http://localhost:8000/v1")
@@ -104,17 +105,7 @@ class AIConfig(Config):
     @field_validator("base_url")
     @classmethod
     def _plain_address(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("an address begins with http:// or https://")
-        # Whatever stands in the recipe is copied into the run's record.
-        if parts.username or parts.password or parts.query:
-            raise ValueError("an address has no user, password or query; name the key's variable in api_key_env")
-        return value.rstrip("/")
+        return None if value is None else plain_address(value)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -1,7 +1,4 @@
-"""What a judge behind a server may use: requests per minute, and a budget for all of a run."""
-
-import asyncio
-import time
+"""What a judge behind a server may use: a budget for all of a run."""
 
 from alignkit_plugins.reward_ai.answers import Spent
 from alignkit_plugins.reward_ai.config import Budget, Prices
@@ -16,22 +13,6 @@ class BudgetUsedUp(BaseException):
     def __init__(self, limit: str) -> None:
         super().__init__(limit)
         self.limit = limit
-
-
-class Pace:
-    """Lets requests through one by one, evenly spread over the minute."""
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._interval = 60 / per_minute if per_minute else 0.0
-        self._next = 0.0
-
-    async def wait(self) -> None:
-        """Until the next request may go."""
-        now = time.monotonic()
-        mine = max(self._next, now)
-        self._next = mine + self._interval
-        if mine > now:
-            await asyncio.sleep(mine - now)
 
 
 class Purse:

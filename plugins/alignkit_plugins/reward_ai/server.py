@@ -1,38 +1,23 @@
-"""The judge behind a server that speaks OpenAI's chat completions, through the official client.
-
-The client repeats a request after 408, 409, 429, 5xx, lost connections and timeouts, with exponential backoff and
-jitter, and waits as long as Retry-After says (up to two minutes); nothing else is repeated.
-"""
+"""The judge behind a server that speaks OpenAI's chat completions, through the client of `alignkit.servers`."""
 
 import asyncio
 import json
-import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignkit.errors import AlignkitError, Fault, Paused, UserError
-from alignkit.redact import hide
+from alignkit.servers.access import api_key, without_key
+from alignkit.servers.client import meaning, open_client, said
+from alignkit.servers.pace import Pace
 from alignkit_plugins.reward_ai.answers import Answer, Keep, Question, Spent, bounded, failed
 from alignkit_plugins.reward_ai.config import AIConfig
-from alignkit_plugins.reward_ai.limits import BudgetUsedUp, Pace, Purse
+from alignkit_plugins.reward_ai.limits import BudgetUsedUp, Purse
 from alignkit_plugins.reward_ai.verdicts import first_token, read_logprobs, read_text
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 TOP_LOGPROBS = 20
-# After these the client has tried again, and another question may do better.
-PASSING = frozenset({408, 409, 429})
-NO_QUOTA = "insufficient_quota"
-# What servers call a question that is longer than the model's context: OpenAI and vLLM, llama.cpp, vLLM, SGLang.
-TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-TOO_LONG = (
-    "maximum context length",
-    "exceeds the available context size",
-    "longer than the maximum model length",
-    "longer than the model's context length",
-)
 
 
 class ServerJudge:
@@ -58,7 +43,7 @@ class ServerJudge:
         # Kept from one `ask` to the next: in the loop there is one in each iteration.
         self.pace = Pace(config.requests_per_minute)
         self._reported = spent
-        self._key = api_key(config)
+        self._key = api_key(config.api_key_env)
         self._probed = False
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
@@ -80,20 +65,9 @@ class ServerJudge:
         session.raise_if_stopped()
 
     def _client(self, session: "_Session") -> "AsyncOpenAI":
-        import openai
-
-        hooks: dict[str, list[Any]] = {"request": [session.before_request], "response": [session.after_response]}
-        client = openai.AsyncOpenAI(
-            base_url=self.config.base_url,
-            # Given always: the client would send what OPENAI_API_KEY holds to whichever server this is.
-            api_key=self._key or "none",
-            max_retries=self.config.retries,
-            timeout=self.config.timeout,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
-        )
-        # From OPENAI_ORG_ID and OPENAI_PROJECT_ID, and no business of other servers.
-        client.organization = client.project = None
-        return client
+        config = self.config
+        assert config.base_url is not None
+        return open_client(config.base_url, self._key, config.retries, config.timeout, session.before_request)
 
     def request(self, text: str) -> dict[str, Any]:
         """The fields of a request. Log-probabilities are asked for at temperature 1, where they are the model's own."""
@@ -133,7 +107,7 @@ class ServerJudge:
 
     def redacted(self, text: str) -> str:
         """Servers quote the key in their errors."""
-        return text.replace(self._key, "[key]") if self._key else text
+        return without_key(text, self._key)
 
 
 class _Session:
@@ -156,16 +130,6 @@ class _Session:
             # Also noted here, whatever the client makes of what a hook raises.
             self.stopped = self.stopped or used
             raise
-
-    async def after_response(self, response: Any) -> None:
-        """Hook of the HTTP client: an account without money is no rate limit, though it has the same status."""
-        from alignkit_plugins.reward_ai.bounded import bound
-
-        bound(response)
-        if response.status_code == 429:
-            await response.aread()
-            if NO_QUOTA.encode() in response.content:
-                response.headers["x-should-retry"] = "false"
 
     def raise_if_stopped(self) -> None:
         """Raise what stopped it; figures of the budget are those after the last answer."""
@@ -218,7 +182,7 @@ class _Session:
         """(completion, None), or (None, what failed), or (None, None) once `stopped` says why."""
         import openai
 
-        from alignkit_plugins.reward_ai.bounded import TooLargeError
+        from alignkit.servers.bounded import TooLargeError
 
         judge = self.judge
         completion: Any = None
@@ -262,17 +226,17 @@ class _Session:
     def _refused(self, error: "APIStatusError") -> Answer | None:
         """What passes is an answer that failed; what would be refused again and again stops the run."""
         where = self.judge.revision
-        words = bounded(self.judge.redacted(f"HTTP {error.status_code}: {error.message}"), 500)
-        codes = {str(error.code), str(error.type)}
-        if NO_QUOTA in codes:
+        words = bounded(self.judge.redacted(f"HTTP {error.status_code}: {said(error)}"), 500)
+        kind = meaning(error)
+        if kind == "no_quota":
             hint = "nothing is lost: put money on the account, or raise its limit, and run the same command again"
             self.stopped = Paused(f"the account of the judge's key has no quota left: {words}", where=where, hint=hint)
             return None
-        if codes & TOO_LONG_CODES or any(phrase in error.message.casefold() for phrase in TOO_LONG):
+        if kind == "too_long":
             return failed("skipped", words)
-        if error.status_code >= 500 or error.status_code in PASSING:
+        if kind == "passing":
             return failed("api_error", words)
-        if codes & {"content_filter", "content_policy_violation"}:
+        if kind == "filtered":
             return failed("refusal", words)
         hint = "this would happen with every question; see docs/judge.md"
         self.stopped = UserError(f"the judge's server refuses the request: {words}", where=where, hint=hint)
@@ -294,24 +258,6 @@ class _Session:
 def server_name(config: AIConfig) -> str:
     """Names the judge in records, messages and the cache."""
     return f"{config.model} at {config.base_url}"
-
-
-def api_key(config: AIConfig) -> str | None:
-    """The key from the environment variable that the config names; it is written nowhere."""
-    if config.api_key_env is None:
-        return None
-    key = os.environ.get(config.api_key_env, "").strip()
-    if not key:
-        # What is no usual name of a variable may be the key itself, given in its place.
-        usual = re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", config.api_key_env)
-        name = config.api_key_env if usual else "that it names (not shown: it may be the key itself)"
-        raise UserError(
-            f"the environment variable {name} is empty",
-            where="api_key_env",
-            hint=f"export {config.api_key_env if usual else 'NAME'}=… before the run; api_key_env is the variable's name",  # noqa: E501
-        )
-    hide(key)
-    return key
 
 
 def _longest_answer(config: AIConfig) -> int:

@@ -16,7 +16,7 @@ from openai.resources.chat.completions import AsyncCompletions
 
 from alignkit import Fault, Paused, UserError
 from alignkit.records import Pairwise, Rating
-from alignkit_plugins.reward_ai import limits
+from alignkit.servers import pace as pacing
 from alignkit_plugins.reward_ai.limits import BudgetUsedUp
 from alignkit_plugins.reward_ai.verdicts import read_text
 from helpers.judging import StubServer, build_ai, completion, make_task
@@ -271,19 +271,19 @@ def test_requests_are_spread_over_the_minute(monkeypatch: pytest.MonkeyPatch) ->
     async def nap(seconds: float) -> None:
         naps.append(seconds)
 
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
-    monkeypatch.setattr(limits.asyncio, "sleep", nap)
+    monkeypatch.setattr(pacing.time, "monotonic", lambda: now)
+    monkeypatch.setattr(pacing.asyncio, "sleep", nap)
 
-    async def some(pace: limits.Pace) -> None:
+    async def some(pace: pacing.Pace) -> None:
         await asyncio.gather(*(pace.wait() for _ in range(4)))
 
-    pace = limits.Pace(600)
+    pace = pacing.Pace(600)
     asyncio.run(some(pace))
     assert naps == pytest.approx([0.1, 0.2, 0.3])
     now += 10.0  # what was not used is not saved up
     asyncio.run(some(pace))
     assert naps[3:] == pytest.approx([0.1, 0.2, 0.3])
-    asyncio.run(some(limits.Pace(None)))
+    asyncio.run(some(pacing.Pace(None)))
     assert len(naps) == 6
 
 

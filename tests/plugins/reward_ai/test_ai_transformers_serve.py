@@ -1,12 +1,5 @@
 """A real server: `transformers serve` with a tiny model. Asked for log-probs it answers HTTP 200 and gives none."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +11,7 @@ from alignkit import UserError
 from alignkit.records import Message
 from helpers.judging import build_ai, make_task
 from helpers.models import make_policy, make_tokenizer
+from helpers.serving import transformers_serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.concurrent]
 DULL = ("the quiet film won me over", "this thriller is dull")
@@ -68,33 +62,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     # The server stops where the turn ends: a text that is cut off has no verdict.
     policy.module.generation_config.eos_token_id = policy.encoder.turn_end_id
     policy.save(folder / "judge")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = shutil.which("transformers", path=str(Path(sys.executable).parent))
-    assert command is not None
-    arguments = [command, "serve", "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", str(folder / "judge")]
-    log = (folder / "log.txt").open("w")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, stdout=log, stderr=subprocess.STDOUT, env=environment)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", process, folder / "log.txt")
-        yield f"http://127.0.0.1:{port}/v1", str(folder / "judge")
-    finally:
-        process.terminate()
-        process.wait(20)
-        log.close()
-
-
-def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(300):
-        assert process.poll() is None, log.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.3)
-    raise AssertionError(log.read_text())
+    with transformers_serve(folder / "judge", folder / "log.txt") as url:
+        yield url, str(folder / "judge")
 
 
 def test_words_of_a_real_server_are_read(server: tuple[str, str], tmp_path: Path) -> None:
