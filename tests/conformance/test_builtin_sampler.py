@@ -26,4 +26,6 @@ class TestHFOneByOne(SamplerContract):
 def test_no_built_in_sampler_is_left_out() -> None:
     manager = PluginManager()
     manager.load()
-    assert {r.component.name for r in manager.all("sampler") if r.distribution == "alignkit"} == {"hf"}
+    # A server's texts have tests of their own: tests/plugins/sampler_openai.
+    texts = {"openai"}
+    assert {r.component.name for r in manager.all("sampler") if r.distribution == "alignkit"} - texts == {"hf"}

@@ -37,7 +37,7 @@ class DrawChecks(ComponentContract):
     """Completion tokens in most checks."""
     stop_every: ClassVar[int] = 12
     """One token in so many is a stop token of the policy that is sampled from."""
-    draws: ClassVar[int] = 3000
+    draws: ClassVar[int] = 6000
     """First tokens that are counted against the policy's probabilities."""
     tolerance: ClassVar[float] = 1e-3
     """Largest difference of log-probs in nats; another engine than the trainer's may need more."""

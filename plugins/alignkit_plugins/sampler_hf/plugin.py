@@ -1,7 +1,7 @@
 """Registers the sampler `hf`."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -13,16 +13,27 @@ if TYPE_CHECKING:
 
 
 class HFSamplerConfig(Config):
-    """Options of the `hf` sampler."""
+    """Options of the `hf` sampler. They change memory and speed, not what is drawn."""
 
-    batch_size: int = Field(256, ge=1, description="completions sampled at once; changes memory and speed")
+    batch_size: int = Field(256, ge=1, description="completions sampled at once, at most")
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of a batch at most, prompts and `max_length` together, which bounds the key-value cache; "
+        "a single completion that is longer has a batch of its own",
+    )
+    decode: Literal["eager", "graph"] = Field(
+        "eager",
+        description="eager: storage grows with the completions; graph: all shapes are fixed and on a GPU each step is "
+        "replayed from a CUDA graph, which pays for small models",
+    )
 
 
 def build(config: HFSamplerConfig, context: "BuildContext") -> Any:
     """Make the sampler."""
     from alignkit_plugins.sampler_hf.sampler import HFSampler
 
-    return HFSampler(config.batch_size)
+    return HFSampler(config.batch_size, config.batch_tokens, config.decode == "graph")
 
 
 @hookimpl

@@ -14,7 +14,8 @@ from scipy.stats import chisquare
 from alignkit.errors import Fault, UserError
 from alignkit.loop.logprobs import rollout_logprobs
 from alignkit.records import Prompt, Sampling
-from alignkit_plugins.sampler_hf.sampler import HFSampler, cut_to_words, draw, inverse_cdf
+from alignkit_plugins.sampler_hf.drawing import draw, inverse_cdf, uniforms
+from alignkit_plugins.sampler_hf.sampler import HFSampler, cut_to_words
 from helpers.models import make_policy, make_tokenizer, plain_logps
 
 PROMPTS = ["the quiet film", "a", "this thriller about two brothers is long and dull", "I recommend it", ""]
@@ -53,7 +54,7 @@ class TestDraw:
         torch.manual_seed(seed)
         logits = torch.randn(size) * 2
         expected = plain_distribution(logits.tolist(), sampling)
-        tokens, logps, _ = draw(logits.repeat(200, 1), sampling, torch.Generator().manual_seed(seed))
+        tokens, logps, _ = draw(logits.repeat(200, 1), sampling, some_uniforms(200, seed))
         for token, logp in zip(tokens.tolist(), logps.tolist(), strict=True):
             assert math.exp(logp) == pytest.approx(expected[token], rel=1e-4)
 
@@ -69,36 +70,63 @@ class TestDraw:
     def test_frequencies_match_the_probabilities(self, sampling: Sampling) -> None:
         logits = torch.tensor([1.0, 0.0, 2.0, -1.0, 1.5, 0.5, -2.0, 0.2])
         expected = np.array(plain_distribution(logits.tolist(), sampling))
-        tokens, _, _ = draw(logits.repeat(20_000, 1), sampling, torch.Generator().manual_seed(5))
+        tokens, _, _ = draw(logits.repeat(20_000, 1), sampling, some_uniforms(20_000, 5))
         counts = np.bincount(tokens.numpy(), minlength=8)
         assert not counts[expected == 0].any()
         assert chisquare(counts[expected > 0], expected[expected > 0] * 20_000).pvalue > 0.001
 
     def test_temperature_zero_takes_the_largest(self) -> None:
-        tokens, logps, _ = draw(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(temperature=0), torch.Generator())
+        tokens, logps, _ = draw(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(temperature=0), some_uniforms(1, 0))
         assert tokens.tolist() == [1]
         assert logps.tolist() == [0.0]
+
+
+def some_uniforms(rows: int, seed: int) -> torch.Tensor:
+    return torch.rand(rows, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 class TestInverseCDF:
     def test_the_index_is_where_the_uniform_number_falls(self) -> None:
         probs = torch.tensor([0.0, 0.5, 0.0, 0.25, 0.25, 0.0]).repeat(4000, 1)
-        uniform = torch.rand(4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).squeeze(1)
+        uniform = some_uniforms(4000, 3)
         expected = [1 if u < 0.5 else 3 if u < 0.75 else 4 for u in uniform.tolist()]
-        assert inverse_cdf(probs, torch.Generator().manual_seed(3)).tolist() == expected
+        assert inverse_cdf(probs, uniform).tolist() == expected
+
+    @pytest.mark.parametrize("size", [128, 1000, 1024])
+    def test_over_several_blocks_it_is_the_same_index(self, size: int) -> None:
+        """Against one cumulative sum in float64; with blocks of probability 0 and a last block that is not full."""
+        probs = torch.softmax(5 * torch.randn(500, size, generator=torch.Generator().manual_seed(1)), dim=-1)
+        probs[:, 128:384] = 0.0
+        uniform = some_uniforms(500, 2)
+        cdf = probs.double().cumsum(-1)
+        found = inverse_cdf(probs, uniform)
+        at = uniform * cdf[:, -1]
+        rows = torch.arange(500)
+        assert bool((cdf[rows, found] > at - 1e-6).all())
+        assert bool((cdf[rows, found] - probs[rows, found] <= at + 1e-6).all())
+        assert bool((probs[rows, found] > 0).all())
+        assert len(set((found // 128).tolist())) > size // 400
 
     @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
-    def test_entries_of_probability_zero_are_not_drawn_at_the_ends(
-        self, uniform: float, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, uniform, dtype=torch.float64))
+    @pytest.mark.parametrize("size", [4, 300])
+    def test_entries_of_probability_zero_are_not_drawn_at_the_ends(self, uniform: float, size: int) -> None:
         for total in (0.3, 0.9999999, 1.0, 1.0000001):
-            probs = torch.tensor([[0.0, 0.4 * total, 0.6 * total, 0.0]])
-            assert inverse_cdf(probs, torch.Generator()).tolist() == ([1] if uniform == 0 else [2])
+            probs = torch.zeros(1, size)
+            probs[0, 1], probs[0, size - 2] = 0.4 * total, 0.6 * total
+            u = torch.tensor([uniform], dtype=torch.float64)
+            assert inverse_cdf(probs, u).tolist() == ([1] if uniform == 0 else [size - 2])
 
-    def test_logits_that_are_not_finite_stop_the_run(self) -> None:
-        with pytest.raises(Fault, match="not finite"):
-            draw(torch.tensor([[0.0, float("nan")]]), Sampling(), torch.Generator())
+
+class TestUniforms:
+    def test_a_rows_numbers_depend_on_the_seed_and_the_row_alone(self) -> None:
+        whole = uniforms(7, range(5), 20)
+        assert torch.equal(uniforms(7, [3, 1], 12), whole[[3, 1], :12])
+        assert not torch.equal(uniforms(8, [3], 20)[0], whole[3])
+        assert len(set(whole.flatten().tolist())) == 100
+
+    def test_they_are_uniform(self) -> None:
+        counts = torch.histc(uniforms(1, range(200), 50).float(), bins=20, min=0, max=1)
+        assert chisquare(counts.numpy()).pvalue > 0.001
 
 
 class TestLogProbs:
@@ -139,6 +167,13 @@ class TestLogProbs:
         b = HFSampler(8).rollout(policy, prompts(), Sampling(max_length=8), seed=3)
         assert a.completion_ids == b.completion_ids
         assert torch.allclose(rollout_logprobs(policy, a, context.ops, 512), a.sampler_logp_BT, atol=2e-4)
+
+    def test_logits_that_are_not_finite_stop_the_run(self, llama: Any) -> None:
+        policy = make_policy("llama")
+        with torch.no_grad():
+            policy.module.get_output_embeddings().weight[7] = float("nan")
+        with pytest.raises(Fault, match="not finite"):
+            HFSampler(4).rollout(policy, prompts(), Sampling(max_length=3), seed=0)
 
 
 class TestGreedy:
