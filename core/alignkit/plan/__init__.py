@@ -1,0 +1,1 @@
+"""What a recipe's steps take on given machines, computed before anything runs: memory, operations, communication."""
