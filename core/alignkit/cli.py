@@ -10,12 +10,13 @@ import click
 from alignkit import __version__
 from alignkit.deprecations import show_deprecations
 from alignkit.errors import AlignkitError, Terminated, out_of_memory, said_by
+from alignkit.processes import end_process
 from alignkit.redact import redact
 from alignkit.terminal import say, show_bug
 
 INTERRUPTED = 130
 AGAIN = "run the same command again (without --from) to go on"
-COMMANDS = ("run", "check", "plugins", "new", "schema", "report")
+COMMANDS = ("run", "check", "plan", "plugins", "new", "schema", "report")
 
 
 class _Group(click.Group):
@@ -65,8 +66,13 @@ def cli() -> None:
     """
 
 
+def command_line() -> None:
+    """The process `alignkit`."""
+    end_process(main)
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Entry point: runs a command and turns errors into a message and an exit status."""
+    """Runs a command and turns errors into a message and an exit status."""
     signal.signal(signal.SIGTERM, _terminate)
     sys.excepthook = show_bug
     show_deprecations()
@@ -109,4 +115,4 @@ def _fail(message: str, status: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line()

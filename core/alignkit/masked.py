@@ -1,23 +1,12 @@
-"""Reductions over the tokens of a mask, over the whole batch and all processes."""
+"""Reductions over the tokens of a mask, over the whole batch: each of several processes has all of it."""
 
 from typing import Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-
-from alignkit.processes import several
 
 WHITEN_EPS = 1e-8
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_length"]
-
-
-def all_sum(x: Tensor) -> Tensor:
-    """`x` summed over all processes; `x` itself where there is one."""
-    if several():
-        x = x.clone()
-        dist.all_reduce(x)
-    return x
 
 
 def whiten(
@@ -25,19 +14,15 @@ def whiten(
     mask_BT: Tensor,
     shift_mean: bool = True,
     variance: Literal["biased", "unbiased"] = "biased",
-    scope: Literal["global", "local"] = "global",
 ) -> Tensor:
     """(x - mean) rsqrt(var + 1e-8) over the tokens of the mask; without `shift_mean` the mean is added back; [B, T].
 
-    `variance`: divided by n (OpenAI's lm-human-preferences) or by n - 1 (TRL, verl). `scope`: mean and variance of all
-    processes' tokens or of this one's.
+    `variance`: divided by n (OpenAI's lm-human-preferences) or by n - 1 (TRL, verl).
     """
     x_N = x_BT[mask_BT].double()
-    total = all_sum if scope == "global" else lambda x: x
-    count, sums = total(torch.stack([x_N.new_tensor(float(len(x_N))), x_N.sum()]))
-    mean = sums / count
-    squares = total((x_N - mean).square().sum())
-    divisor = count if variance == "biased" else (count - 1).clamp(min=1)
+    mean = x_N.sum() / len(x_N)
+    squares = (x_N - mean).square().sum()
+    divisor = len(x_N) if variance == "biased" else max(len(x_N) - 1, 1)
     white_BT: Tensor = (x_BT - mean.to(x_BT)) * torch.rsqrt(squares / divisor + WHITEN_EPS).to(x_BT)
     if not shift_mean:
         white_BT = white_BT + mean.to(x_BT)
@@ -52,12 +37,11 @@ def token_weights(mask_BT: Tensor, aggregation: Aggregation, fixed_length: int |
     - `sequence_sum`: 1 / B: the gradient of the mean return, without length normalisation.
     - `fixed_length`: 1 / (B * fixed_length) (Dr. GRPO, Liu et al. 2025): `sequence_sum` on the scale of a token mean.
 
-    `mask_BT` is the whole minibatch, so the weights do not depend on micro-batches; B and the number of tokens are
-    those of all processes.
+    `mask_BT` is the whole minibatch, so the weights do not depend on micro-batches or processes.
     """
     lengths_B1: Tensor = mask_BT.sum(-1, keepdim=True).float()
     weights_B1: Tensor
-    rows, tokens = all_sum(torch.stack([lengths_B1.new_tensor(float(len(mask_BT))), lengths_B1.sum()]))
+    rows, tokens = float(len(mask_BT)), lengths_B1.sum()
     if aggregation == "token_mean":
         weights_B1 = torch.ones_like(lengths_B1) / tokens
     elif aggregation == "sequence_mean":

@@ -1,0 +1,1 @@
+"""The launcher `ray`: processes on a Ray cluster, through Ray Train."""
