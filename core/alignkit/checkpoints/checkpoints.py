@@ -4,19 +4,27 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from alignkit import __version__
 from alignkit.checkpoints.files import DamagedError, read_state, write_state
-from alignkit.checkpoints.randomness import random_state, restore_random
+from alignkit.checkpoints.packing import prefixed, under
+from alignkit.checkpoints.parts import divided, write_parts
+from alignkit.checkpoints.randomness import others_random, own_random, random_state, restore_random
 from alignkit.checkpoints.rows import RowFile
-from alignkit.checkpoints.states import prefixed, under
+from alignkit.checkpoints.states import copied
+from alignkit.checkpoints.writer import BackgroundWriter
 from alignkit.engine.environment import environment
 from alignkit.errors import Fault, UserError, storage_errno
 from alignkit.files import atomic_folder, remove_folder
 from alignkit.interruption import Interruption
+from alignkit.processes import count, is_first, largest, on_first, several
 from alignkit.protocols import Resumable, State, Tracker
 from alignkit.recipe.model import CheckpointOptions
 
@@ -25,7 +33,19 @@ logger = logging.getLogger("alignkit")
 NAME = re.compile(r"(\d+)-(\d{8,})")
 # Between two checkpoints passes at least so many times what the last one took to write: at most 5 % of the time.
 SPARING = 20.0
+# What a second of writing beside the step counts in that: it takes processor and disk from it, but does not hold it up.
+BESIDE = 0.1
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it is at a safe point, and what is said about it: everything that a checkpoint consists of."""
+
+    loop: int
+    index: int
+    state: dict[str, Any]
+    about: dict[str, Any]
 
 
 class Checkpoints:
@@ -60,7 +80,13 @@ class Checkpoints:
         """
         self._loops += 1
         with self.interruption.listening():
-            yield CheckpointLoop(self, self._loops)
+            loop = CheckpointLoop(self, self._loops)
+            try:
+                yield loop
+            except BaseException:
+                loop.give_up()
+                raise
+            loop.finish()
 
     def rows(self, name: str) -> RowFile:
         """The file `name` in the step's folder, of which a checkpoint remembers how long it was."""
@@ -77,6 +103,16 @@ class Checkpoints:
 
     def newest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """State and description of the newest checkpoint that is sound. A damaged one is said aloud and removed."""
+        sound: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        name = on_first(lambda: self._look_for_sound(sound))
+        if name is None:
+            self.repeating = False
+            self._cut_rows()
+            return None
+        return sound[0] if sound else read_state(self.folder / name, verify=False)
+
+    def _look_for_sound(self, sound: list[tuple[dict[str, Any], dict[str, Any]]]) -> str | None:
+        """Put the newest sound one there; returns its name."""
         found = self.there()
         for place, (_, _, path) in reversed(list(enumerate(found))):
             try:
@@ -87,12 +123,19 @@ class Checkpoints:
                 remove_folder(path)
                 continue
             _require_known(about, path)
-            return state, about
-        self.repeating = False
-        self._cut_rows()
+            sound.append((state, about))
+            return path.name
         return None
 
-    def write(self, loop: int, index: int, state: State) -> None:
+    def snapshot(self, loop: int, index: int, state: State, copy: bool) -> Snapshot:
+        """Everything as it is now; with `copy` nothing in it changes when the step goes on."""
+        about: dict[str, Any] = {"format": FORMAT, "loop": loop, "index": index, "seconds": self.seconds}
+        about |= {"written_with": _written_with(), "rows": {name: file.kept() for name, file in self._rows.items()}}
+        whole = {**prefixed("loop", state), **prefixed("random", random_state()), **self._tracker_states()}
+        whole |= others_random()
+        return Snapshot(loop, index, copied(whole) if copy else whole, about)
+
+    def write(self, snapshot: Snapshot) -> None:
         """Write a checkpoint and remove those that are not to be kept any longer.
 
         Raises Fault if the step's folder is not there any more: a run that was moved must not begin a second one here.
@@ -104,15 +147,20 @@ class Checkpoints:
                 hint="move a run when it has stopped; then the same command, with output= and name= of the new place, "
                 "goes on",
             )
-        about: dict[str, Any] = {"format": FORMAT, "loop": loop, "index": index, "seconds": self.seconds}
-        about |= {"written_with": _written_with(), "rows": {name: file.kept() for name, file in self._rows.items()}}
-        whole = {**prefixed("loop", state), **prefixed("random", random_state()), **self._tracker_states()}
-        with atomic_folder(self.folder / f"{loop}-{index:08d}") as temp:
-            write_state(temp, whole, about)
+        target = self.folder / f"{snapshot.loop}-{snapshot.index:08d}"
+        if several():
+            _write_together(target, snapshot)
+        else:
+            with atomic_folder(target) as temp:
+                write_state(temp, snapshot.state, snapshot.about)
+        if is_first():
+            self._remove_older()
+        logger.debug("checkpoint at %d", snapshot.index)
+
+    def _remove_older(self) -> None:
         # Sorted by loop first: a loop that is done again does not push out the checkpoint of a later one.
         for _, _, path in self.there()[: -self.options.keep]:
             remove_folder(path)
-        logger.debug("checkpoint at %d", index)
 
     @property
     def seconds(self) -> float:
@@ -131,7 +179,7 @@ class Checkpoints:
                 tracker.restore(kept)
             else:
                 logger.warning("%s was not there when the checkpoint was written: its rows begin now", name)
-        restore_random(under("random", state))
+        restore_random(own_random(state))
         now = _written_with()
         for name, before in about["written_with"].items():
             if now[name] != before:
@@ -170,6 +218,18 @@ def _require_known(about: dict[str, Any], path: Path) -> None:
         )
 
 
+def _write_together(target: Path, snapshot: Snapshot) -> None:
+    """Every process its parts, the first one all the rest; complete or not at all."""
+    parts = divided(snapshot.state)
+    rest = {name: value for name, value in snapshot.state.items() if name not in parts}
+    with atomic_folder(target) if is_first() else nullcontext() as temp:
+        place = Path(on_first(lambda: str(temp)))
+        marks = write_parts(place, parts) if parts else {}
+        if is_first():
+            write_state(place, rest, snapshot.about, parts, marks)
+    on_first(lambda: None)
+
+
 def _written_with() -> dict[str, Any]:
     """What the bits of a result depend on beside the recipe."""
     found = environment()
@@ -180,6 +240,7 @@ def _written_with() -> dict[str, Any]:
         "machine": found["machine"],
         "threads": found["threads"],
         "gpu": found["gpu"],
+        "processes": count(),
     }
 
 
@@ -189,6 +250,7 @@ class CheckpointLoop:
     def __init__(self, checkpoints: Checkpoints, number: int) -> None:
         self._all = checkpoints
         self._number = number
+        self._writer = BackgroundWriter(checkpoints.clock)
         self._written_at = checkpoints.clock()
         self._written_for = 0  # the index that the last one was due at by the number of steps
         self._cost = 0.0
@@ -209,30 +271,87 @@ class CheckpointLoop:
     def safe_point(self, index: int, make_state: Callable[[], State]) -> None:
         """Write `make_state()` if a checkpoint is due or the run was told to end; then end it. `index` never falls.
 
-        Raises KeyboardInterrupt or Terminated if a signal came, Fault if the checkpoint cannot be written.
+        Where it is written in the background, only a copy is made here. Raises KeyboardInterrupt or Terminated if a
+        signal came, Fault if this checkpoint, or the one before it, cannot be written.
         """
-        told = self._all.interruption.requested is not None
-        if told or self._due(index):
+        if not self._writer.busy:
+            self.finish()
+        told, due = self._agreed(index)
+        if told or due:
             begun = self._all.clock()
-            try:
-                self._all.write(self._number, index, make_state())
-            except Exception as error:
-                if storage_errno(error) is None:
-                    raise
-                raise Fault(
-                    f"the checkpoint at {index} cannot be written: {getattr(error, 'strerror', None) or error}",
-                    where=self._all.folder,
-                    hint="free space or mend the folder; the same command goes on from the checkpoint before",
-                ) from error
+            self.finish()
+            with self._said(index):
+                self._write(index, make_state(), told)
             self._written_at = self._all.clock()
             self._cost = self._written_at - begun
         if told:
             self._all.interruption.end()
 
+    def _agreed(self, index: int) -> tuple[bool, bool]:
+        """Whether the run was told to end, and whether a checkpoint is due, the same on each of several processes."""
+        interruption = self._all.interruption
+        told = interruption.requested or 0
+        due = not told and self._due(index)
+        if several():
+            told, due = largest(torch.tensor([told, due and is_first()])).tolist()
+            interruption.requested = told or None
+        return bool(told), bool(due)
+
+    def finish(self) -> None:
+        """Wait for what is being written. Raises Fault if it cannot be."""
+        self._writer.wait()
+        self._cost = max(self._cost, BESIDE * self._writer.seconds)
+
+    def give_up(self) -> None:
+        """The same where an error ends the loop, which must not be hidden by another one."""
+        try:
+            self.finish()
+        except Exception as error:
+            logger.warning("%s", error)
+
+    def _write(self, index: int, state: State, told: bool) -> None:
+        """Write now or, if that is chosen and nobody waits for the end of the run, in the background."""
+        beside = not told and self._in_background(state)
+        snapshot = self._all.snapshot(self._number, index, state, copy=beside)
+
+        def write() -> None:
+            with self._said(index):
+                self._all.write(snapshot)
+
+        if beside:
+            self._writer.start(write)
+        else:
+            write()
+
+    def _in_background(self, state: State) -> bool:
+        if several():  # who write together
+            return False
+        chosen = self._all.options.background
+        if chosen is not None:
+            return chosen
+        return any(value.is_cuda for value in state.values() if isinstance(value, Tensor))
+
+    @contextmanager
+    def _said(self, index: int) -> Iterator[None]:
+        """A disk that refuses is a Fault that says at which checkpoint."""
+        try:
+            yield
+        except Exception as error:
+            if storage_errno(error) is None:
+                raise
+            raise Fault(
+                f"the checkpoint at {index} cannot be written: {getattr(error, 'strerror', None) or error}",
+                where=self._all.folder,
+                hint="free space or mend the folder; the same command goes on from the checkpoint before",
+            ) from error
+
     def _due(self, index: int) -> bool:
+        """By steps exactly; by time not while one is being written."""
         options = self._all.options
         if options.steps is not None and index % options.steps == 0 and index != self._written_for:
             self._written_for = index  # an iteration has two safe points: one is enough
             return True
+        if options.seconds is None or self._writer.busy:
+            return False
         passed = self._all.clock() - self._written_at
-        return options.seconds is not None and passed >= max(options.seconds, SPARING * self._cost)
+        return passed >= max(options.seconds, SPARING * self._cost)

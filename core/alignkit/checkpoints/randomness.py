@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from alignkit.checkpoints.packing import pack, prefixed, under, unpack
+from alignkit.processes import gathered, rank, several
 from alignkit.protocols import State
 
 
@@ -39,3 +41,18 @@ def restore_random(state: State) -> None:
         device = int(name.removeprefix("cuda.")) if name.startswith("cuda.") else None
         if device is not None and device < torch.cuda.device_count():
             torch.cuda.set_rng_state(value, device)
+
+
+def others_random() -> dict[str, Any]:
+    """Of several processes, the generators of all but the first, whose draws may have been others."""
+    packed = gathered(pack(random_state())) if several() else []
+    return {k: v for rank, data in enumerate(packed) if rank for k, v in prefixed(_of(rank), unpack(data)).items()}
+
+
+def own_random(state: State) -> dict[str, Any]:
+    """What a checkpoint has of this process's generators; the first one's, if it is of fewer processes."""
+    return under(_of(rank()), state) or under("random", state)
+
+
+def _of(number: int) -> str:
+    return f"random_of_{number}" if number else "random"

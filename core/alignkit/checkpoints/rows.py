@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.files import sync
+from alignkit.processes import is_first
 
 logger = logging.getLogger("alignkit")
 
@@ -27,7 +28,7 @@ class RowFile:
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows. A lone surrogate, which UTF-8 has no bytes for, is written as an escape."""
-        if self._repeating():
+        if self._repeating() or not is_first():
             return
         text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         data = text.encode("utf-8", "backslashreplace")
@@ -39,12 +40,14 @@ class RowFile:
 
     def kept(self) -> int:
         """The length, once so much is on the disk."""
-        if self.length:
+        if self.length and is_first():
             sync(self.path)
         return self.length
 
     def cut(self) -> None:
         """Cut off what an earlier try wrote behind `length`."""
+        if not is_first():
+            return
         there = self.path.stat().st_size if self.path.is_file() else 0
         if there < self.length:
             logger.warning("%s has lost its last %d bytes: rows are missing", self.path, self.length - there)

@@ -1,4 +1,4 @@
-"""Flat states: nesting them by prefix, and the weights of a module as one."""
+"""Flat states: copies of one, and the weights of a module as one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,19 +6,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignkit.checkpoints.parts import fill
 from alignkit.errors import UserError
-from alignkit.protocols import State
+from alignkit.modeling.sharding import is_part, part_on_host, reshard
 
 
-def prefixed(name: str, state: State) -> dict[str, Any]:
-    """`state` with `name.` before each key, to stand beside others."""
-    return {f"{name}.{key}": value for key, value in state.items()}
+def copied(state: dict[str, Any]) -> dict[str, Any]:
+    """`state` itself with copies on the CPU in place of its tensors.
+
+    What is on a GPU goes into pinned memory, several times as fast; torch keeps that memory for the next time. What is
+    there already was copied by whoever gave it.
+    """
+    on_gpu = any(value.is_cuda for value in state.values() if isinstance(value, Tensor))
+    for name, value in state.items():
+        if isinstance(value, Tensor) and not (on_gpu and not is_part(value) and value.is_pinned()):
+            state[name] = to_host(value)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return state
 
 
-def under(name: str, state: State) -> dict[str, Any]:
-    """The part of `state` that `prefixed(name, …)` put there, without the prefix."""
-    start = f"{name}."
-    return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+def to_host(tensor: Tensor) -> Tensor:
+    """A copy on the CPU; what comes from a GPU is there after `torch.cuda.synchronize()` only."""
+    if is_part(tensor):
+        return part_on_host(tensor, to_host)
+    if not tensor.is_cuda:
+        return tensor.detach().to("cpu", copy=True)
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor.detach(), non_blocking=True)
 
 
 def module_state(module: nn.Module) -> dict[str, Tensor]:
@@ -26,6 +41,7 @@ def module_state(module: nn.Module) -> dict[str, Tensor]:
 
     Frozen weights are left out: they are as they were loaded, and with an adapter they are nearly everything.
     """
+    reshard(module)
     found: dict[str, Tensor] = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
     return found | {name: buffer.detach() for name, buffer in module.named_buffers()}
 
@@ -40,5 +56,4 @@ def restore_module(module: nn.Module, state: Mapping[str, Any]) -> None:
             f"the checkpoint is of another model: {other[0]} differs, and {len(other) - 1} more",
             hint="--from ID does the step again from its start",
         )
-    for name, tensor in own.items():
-        tensor.copy_(state[name])
+    fill(own, state)
