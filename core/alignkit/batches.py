@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,23 +46,20 @@ class TokenBatch:
     @classmethod
     def from_rows(cls, rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> "TokenBatch":
         """Pad `rows` to the longest. Raises ValueError for an empty row or a target at position 0."""
-        length = max(len(r.ids) for r in rows)
-        ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
-        mask = torch.zeros((len(rows), length), dtype=torch.bool)
-        target = torch.zeros((len(rows), length), dtype=torch.bool)
-        positions = torch.arange(length).repeat(len(rows), 1)
+        lengths = np.array([len(row.ids) for row in rows])
+        shape = len(rows), int(lengths.max())
+        ids, target = np.full(shape, pad_id, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
+        mask = np.arange(shape[1]) < lengths[:, None]
+        positions = np.tile(np.arange(shape[1], dtype=np.int64), (len(rows), 1))
         for b, row in enumerate(rows):
             n = len(row.ids)
             if n == 0 or len(row.target) != n or row.target[0]:
                 raise ValueError("a row needs at least one token, one target flag per token and none at position 0")
-            ids[b, :n] = torch.as_tensor(row.ids, dtype=torch.long)
-            mask[b, :n] = True
-            target[b, :n] = torch.as_tensor(row.target, dtype=torch.bool)
+            ids[b, :n], target[b, :n] = row.ids, row.target
             if row.positions is not None:
-                positions[b, :n] = torch.as_tensor(row.positions, dtype=torch.long)
                 # Padding becomes documents of one token each, so that it never joins the last document.
-                positions[b, n:] = 0
-        return cls(ids.to(device), mask.to(device), target.to(device), positions.to(device))
+                positions[b, :n], positions[b, n:] = row.positions, 0
+        return cls(*(_moved(torch.from_numpy(x), torch.device(device)) for x in (ids, mask, target, positions)))
 
     @property
     def targets_N(self) -> Tensor:
@@ -88,6 +86,9 @@ class Rollout:
     gives none. `kept_BTK` are the ids that could be drawn at each token, padded with -1; None where the whole
     vocabulary could. Training renormalises over these ids, whatever `Sampling` says. `tokenizer_id` tells a reward
     source whether it may read the ids; with another tokenizer it reads `texts`.
+
+    `text_only`: there are no ids, of prompts and of completions, nor log-probs; `tokenizer_id` is empty, so that
+    sources read `texts`. Only a `capabilities.TextOnly` sampler returns such a rollout.
     """
 
     prompts: tuple[Prompt, ...]
@@ -100,6 +101,7 @@ class Rollout:
     tokenizer_id: str
     sampler_logp_BT: Tensor | None = None
     kept_BTK: Tensor | None = None
+    text_only: bool = False
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -144,6 +146,11 @@ class Rollout:
             )
             for b in chosen
         ]
+
+
+def _moved(x: Tensor, device: torch.device) -> Tensor:
+    """To a GPU through pinned memory, so that the processor need not wait for what the GPU has in hand."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def scatter(values_N: Tensor, mask_BT: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from alignkit_kernels.terms import Objective, token_terms
 # small ones, which stay in the caches.
 CHUNK_ELEMENTS = {"cpu": 2**22, "cuda": 2**29}
 HIDDEN_PER_TOKEN = 8
+SHAPE_STEP = 64
 
 
 class Projection(NamedTuple):
@@ -41,6 +42,10 @@ class Gradients(NamedTuple):
     h_NH: Tensor | None
     weight_VH: Tensor | None
     bias_V: Tensor | None
+
+    def first(self, count: int) -> "Gradients":
+        """Without the hidden states behind the first `count`."""
+        return self if self.h_NH is None else self._replace(h_NH=self.h_NH[:count])
 
 
 class Wanted(NamedTuple):
@@ -67,9 +72,30 @@ def chunks(tokens: int, weight_VH: Tensor) -> Iterator[slice]:
     """Slices of about equal length, each at most `chunk_tokens`."""
     if tokens == 0:
         return
-    count = -(-tokens // chunk_tokens(weight_VH))
+    most = chunk_tokens(weight_VH)
+    count = -(-tokens // most)
     size = -(-tokens // count)
+    if few_shapes(weight_VH):
+        size = min(most, -(-size // SHAPE_STEP) * SHAPE_STEP)
     yield from (slice(start, min(tokens, start + size)) for start in range(0, tokens, size))
+
+
+def few_shapes(weight_VH: Tensor) -> bool:
+    """Whether chunks should have one of few lengths.
+
+    oneDNN, which computes all but exact float32 products on a CPU, compiles a kernel for each shape of a product and
+    keeps it, about half a megabyte, for as long as the process runs.
+    """
+    exact = weight_VH.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
+    return not weight_VH.is_cuda and (weight_VH.dtype.itemsize == 2 or not exact)
+
+
+def lengthened(rows: int, weight_VH: Tensor, *columns: Tensor) -> list[Tensor]:
+    """`columns` of `rows` tokens with zeros behind them, up to a multiple of `SHAPE_STEP`, where that is wanted."""
+    more = -rows % SHAPE_STEP if few_shapes(weight_VH) else 0
+    if not more:
+        return list(columns)
+    return [torch.cat([x, x.new_zeros(more, *x.shape[1:])]) for x in columns]
 
 
 class Buffer:
@@ -137,13 +163,16 @@ def logprob_forward(
     rows: Rows, h_NH: Tensor, projection: Projection, targets_N: Tensor, with_entropy: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Log-prob and entropy, [N], and what the backward pass needs of the rows, [N, K]."""
+    count = len(h_NH)
+    h_NH, targets_N = lengthened(count, projection.weight_VH, h_NH, targets_N)
     buffer = Buffer(projection, min(len(h_NH), chunk_tokens(projection.weight_VH)))
     parts = []
     for part in chunks(len(h_NH), projection.weight_VH):
         z_CV = buffer.logits(h_NH[part])
         found = rows.statistics(z_CV, targets_N[part], projection.scaling, want=Want.ALL if with_entropy else Want.LOGP)
         parts.append((found.logp_C, found.entropy_C, found.saved_CK))
-    return _joined(parts, h_NH)
+    logp_N, entropy_N, saved_NK = _joined(parts, h_NH)
+    return logp_N[:count].clone(), entropy_N[:count].clone(), saved_NK[:count].clone()
 
 
 def logprob_backward(
@@ -157,17 +186,22 @@ def logprob_backward(
     wanted: Wanted,
 ) -> Gradients:
     """Gradients of sum_n (a_n logp_n + c_n H_n) for slopes a and c."""
-    slopes, scale = _normalised(slopes)
+    (slope_N, entropy_slope_N, _), scale = _normalised(slopes)
+    count = len(h_NH)
+    h_NH, targets_N, slope_N, entropy_N, saved_NK = lengthened(
+        count, projection.weight_VH, h_NH, targets_N, slope_N, entropy_N, saved_NK
+    )
+    if entropy_slope_N is not None:
+        (entropy_slope_N,) = lengthened(count, projection.weight_VH, entropy_slope_N)
     buffer = Buffer(projection, min(len(h_NH), chunk_tokens(projection.weight_VH)))
     accumulator = Accumulator(h_NH, projection, wanted)
     for part in chunks(len(h_NH), projection.weight_VH):
         z_CV = buffer.logits(h_NH[part])
         known = Statistics(entropy_N[part], entropy_N[part], entropy_N[part], saved_NK[part])
-        entropy_slope_N = slopes.entropy_C
-        mine = Slopes(slopes.logp_C[part], None if entropy_slope_N is None else entropy_slope_N[part])
+        mine = Slopes(slope_N[part], None if entropy_slope_N is None else entropy_slope_N[part])
         rows.gradient_(z_CV, targets_N[part], projection.scaling, mine, known)
         accumulator.add(part, z_CV, h_NH[part])
-    return scaled(accumulator.gradients, scale, projection, h_NH.dtype)
+    return scaled(accumulator.gradients.first(count), scale, projection, h_NH.dtype)
 
 
 def kl_forward(
@@ -272,6 +306,9 @@ def _all_policy_loss(
     objective: Objective,
     wanted: Wanted,
 ) -> Loss:
+    given = len(h_NH)
+    (h_NH,) = lengthened(given, projection.weight_VH, h_NH)
+    tokens = Tokens(*(None if x is None else lengthened(given, projection.weight_VH, x)[0] for x in tokens))  # type: ignore[arg-type]
     count = len(h_NH)
     figures_FN = tokens.weights_N.new_empty(len(FIGURES), count)
     accumulator = Accumulator(h_NH, projection, wanted)
@@ -303,7 +340,7 @@ def _all_policy_loss(
             )
             rows.gradient_(z_CV, mine.targets_N, projection.scaling, slopes, found, other)
             accumulator.add(part, z_CV, h_NH[part])
-    return Loss(loss * scale, figures_FN, accumulator.gradients, scale)
+    return Loss(loss * scale, figures_FN[:, :given], accumulator.gradients.first(given), scale)
 
 
 def scaled(gradients: Gradients, scale: Tensor, projection: Projection, dtype: torch.dtype) -> Gradients:

@@ -1,5 +1,7 @@
 """The eager references through torch.compile: what a user has without any kernel of ours."""
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, cast
@@ -15,7 +17,8 @@ class Compiled:
 
     def unavailable(self, device: torch.device) -> str | None:
         """On a CPU the compiler of torch needs one for C++."""
-        if device.type != "cpu":
+        # What torch would take first. Its own search imports the whole compiler, and every run asks this at its start.
+        if device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")):
             return None
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler

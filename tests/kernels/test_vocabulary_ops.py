@@ -117,3 +117,28 @@ def test_a_bonus_of_zero_does_not_meet_an_entropy_that_is_no_number() -> None:
             h, Head(torch.randn(11, 8), bias), torch.tensor([0, 1, 2, 4]), ones, ones
         )
         assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("tokens", [1, 63, 64, 150])
+def test_products_of_few_shapes_give_the_same(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added to a chunk for its length leaves values, gradients and shapes as they are."""
+    torch.manual_seed(0)
+    h_NH, weight_VH = torch.randn(tokens, 8), torch.randn(200, 8)
+    targets_N, weights_N = torch.randint(200, (tokens,)), torch.rand(tokens)
+    advantages_N, old_N = torch.randn(tokens), torch.randn(tokens) - 5
+
+    def run() -> list[torch.Tensor]:
+        ops = VocabularyOps("torch")
+        h, weight = h_NH.clone().requires_grad_(), weight_VH.clone().requires_grad_()
+        loss, figures = ops.fused_linear_policy_loss(
+            h, Head(weight), targets_N, advantages_N, weights_N, old_logp_N=old_N, entropy_coef=0.1
+        )
+        logp_N, entropy_N = ops.linear_logprob(h, Head(weight), targets_N, with_entropy=True)
+        total = loss + (logp_N * weights_N).sum() + (entropy_N * advantages_N).sum()
+        return [loss, *figures.values(), logp_N, entropy_N, *torch.autograd.grad(total, (h, weight))]
+
+    expected = run()
+    monkeypatch.setattr(chunks, "few_shapes", lambda weight_VH: True)
+    monkeypatch.setitem(chunks.CHUNK_ELEMENTS, "cpu", 200 * 70)
+    for found, wanted in zip(run(), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)

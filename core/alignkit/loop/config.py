@@ -16,12 +16,11 @@ class WhitenedAdvantageConfig(Config):
 
     whiten: bool = Field(True, description="advantages get mean 0 and variance 1 over the batch's tokens")
     whiten_variance: Literal["biased", "unbiased"] = Field("biased", description="divided by n or by n - 1")
-    whiten_scope: Literal["global", "local"] = Field("global", description="over all processes or each by itself")
 
     @property
     def whitening(self) -> Whitening | None:
         """The same for `Needs.whiten`."""
-        return Whitening(self.whiten_variance, self.whiten_scope) if self.whiten else None
+        return Whitening(self.whiten_variance) if self.whiten else None
 
 
 class KLConfig(Config):
@@ -122,7 +121,6 @@ class LoopConfig(KeepingConfig):
     )
     whiten_rewards: bool = Field(False, description="scale rewards to unit variance over the batch, keeping their mean")
     whiten_variance: Literal["biased", "unbiased"] = Field("biased", description="divided by n or by n - 1")
-    whiten_scope: Literal["global", "local"] = Field("global", description="over all processes or each by itself")
     micro_batch_tokens: Annotated[int, Operational()] = Field(
         16384, ge=1, description="padded tokens per forward pass without gradient"
     )

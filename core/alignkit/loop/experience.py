@@ -65,16 +65,14 @@ class ExperienceMaker:
         rewards_BT = token_rewards(scores_B, _widen(kl_BT, wide_BT), wide_BT, coef)
         metrics = self._figures(rollout, logp_BT, ref_BT, kl_BT, rewards_BT)
         if config.whiten_rewards:
-            rewards_BT = whiten(
-                rewards_BT, wide_BT, shift_mean=False, variance=config.whiten_variance, scope=config.whiten_scope
-            )
+            rewards_BT = whiten(rewards_BT, wide_BT, shift_mean=False, variance=config.whiten_variance)
         values_BT = self._values(rollout, past_stop, baseline_B)
         found = self.advantage(rewards_BT, values_BT, wide_BT, rollout.group_B)
         advantages_BT, returns_BT = checked_advantages(found, wide_BT, self.estimator)
         advantages_BT = advantages_BT[:, : mask_BT.shape[1]] * mask_BT
         whitening = self.advantage.needs.whiten
         if whitening is not None:
-            advantages_BT = whiten(advantages_BT, mask_BT, variance=whitening.variance, scope=whitening.scope)
+            advantages_BT = whiten(advantages_BT, mask_BT, variance=whitening.variance)
         experience = Experience(
             rollout=rollout,
             mask_BT=mask_BT,

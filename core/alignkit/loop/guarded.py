@@ -32,6 +32,7 @@ from alignkit.loop.config import AskingConfig, RewardFaultsConfig
 from alignkit.loop.rollouts import select_rows, shortened
 from alignkit.loop.scores import WrongFormError, shaped_scores
 from alignkit.loop.time_limit import OverTimeError, within
+from alignkit.processes import is_lost_connection, on_first, several
 from alignkit.protocols import BatchRelative, ReportsFigures, Scores
 from alignkit.records import plain_text
 from alignkit.redact import redact
@@ -77,6 +78,9 @@ class GuardedSource:
     faults: AskingConfig = field(default_factory=AskingConfig)
     rows: RowFile | None = None
     place: dict[str, Any] = field(default_factory=dict)
+    # Several processes do its work together (`SharesWork`), and it is not asked again where it raises. A time limit,
+    # which may pass on one of them, forbids it.
+    shared: bool = False
 
     def score(self, rollout: Rollout) -> Tensor:
         """Scores of all completions, [B]. Raises Fault if one has none after all retries, whatever `then` says."""
@@ -96,6 +100,13 @@ class GuardedSource:
         return isinstance(self.faults, RewardFaultsConfig) and self.faults.then == "skip"
 
     def _ask(self, rollout: Rollout, stop: bool) -> Scored:
+        """Of several processes the first one asks for all, unless the source shares its work."""
+        if not several() or self.shared:
+            return self._ask_here(rollout, stop)
+        said = on_first(lambda: _plain(self._ask_here(rollout, stop)))
+        return Scored(torch.tensor(said["scores"]), {int(b): p for b, p in said["problems"].items()}, said["figures"])
+
+    def _ask_here(self, rollout: Rollout, stop: bool) -> Scored:
         found = self._attempts(rollout, self.faults.retries)
         if isinstance(found, _Failure):
             scored = self._one_by_one(rollout, found, stop)
@@ -129,9 +140,12 @@ class GuardedSource:
         except (UserError, Paused, *ENDINGS):
             raise
         except BaseException as error:  # also sys.exit
-            if out_of_memory(error) or storage_errno(error) is not None:
+            if out_of_memory(error) or storage_errno(error) is not None or is_lost_connection(error):
                 raise
-            return _Failure(self._told(error), error)
+            failure = _Failure(self._told(error), error)
+            if several():  # the others may have scores, and would not ask again
+                raise self._fault(rollout, 0, failure, len(rollout)) from error
+            return failure
 
     def _one_by_one(self, rollout: Rollout, whole: _Failure, stop: bool) -> Scored:
         """Find the completions that the source fails on by asking about each alone."""
@@ -214,3 +228,7 @@ class GuardedSource:
             row = {**self.place, "source": self.name, "problem": redact(problem), "prompt_id": prompt.id}
             found.append(row | {"prompt": plain_text(prompt.prompt), "completion": rollout.texts[b]})
         self.rows.append(found)
+
+
+def _plain(scored: Scored) -> dict[str, Any]:
+    return {"scores": scored.scores_B.tolist(), "problems": scored.problems, "figures": scored.figures}

@@ -6,8 +6,9 @@ from torch import Tensor
 from alignkit.answers import checked_hidden
 from alignkit.batches import Rollout, TokenBatch, scatter
 from alignkit.ops import Ops
+from alignkit.processes import summed
 from alignkit.protocols import Critic, Policy
-from alignkit.training.batching import micro_batches
+from alignkit.training.batching import micro_batches, shared
 
 
 @torch.no_grad()
@@ -20,13 +21,14 @@ def rollout_logprobs(policy: Policy, rollout: Rollout, ops: Ops, max_tokens: int
     rows = rollout.rows()
     mask_BT = rollout.mask_BT
     out_BT = torch.zeros(mask_BT.shape)
-    for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
+    for indices, counts in shared(micro_batches([len(r.ids) for r in rows], max_tokens)):
         batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
         h_NH, head = checked_hidden(policy, batch)
         kept_NK = rollout.kept(indices, policy.device)
         logp_N, _ = ops.linear_logprob(h_NH, head, batch.targets_N, rollout.temperature, kept_NK=kept_NK)
-        out_BT[indices] = scatter(logp_N.cpu(), mask_BT[indices])
-    return out_BT
+        if counts:
+            out_BT[indices] = scatter(logp_N.cpu(), mask_BT[indices])
+    return summed(out_BT)
 
 
 @torch.no_grad()
@@ -37,11 +39,12 @@ def rollout_kl(policy: Policy, reference: Policy, rollout: Rollout, ops: Ops, ma
     rows = rollout.rows()
     mask_BT = rollout.mask_BT
     out_BT = torch.zeros(mask_BT.shape)
-    for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
+    for indices, counts in shared(micro_batches([len(r.ids) for r in rows], max_tokens)):
         batch = TokenBatch.from_rows([rows[i] for i in indices], policy.pad_id, policy.device)
         kl_N = ops.linear_kl(*policy.hidden(batch), *reference.hidden(batch), rollout.temperature)
-        out_BT[indices] = scatter(kl_N.cpu(), mask_BT[indices])
-    return out_BT
+        if counts:
+            out_BT[indices] = scatter(kl_N.cpu(), mask_BT[indices])
+    return summed(out_BT)
 
 
 @torch.no_grad()
@@ -53,7 +56,9 @@ def rollout_values(
     rows = rollout.rows(past_stop=past_stop)
     mask_BT = rollout.value_mask_BT(past_stop)
     out_BT = torch.zeros(mask_BT.shape)
-    for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
+    for indices, counts in shared(micro_batches([len(r.ids) for r in rows], max_tokens)):
         batch = TokenBatch.from_rows([rows[i] for i in indices], pad_id, device)
-        out_BT[indices] = scatter(critic.values(batch).cpu(), mask_BT[indices])
-    return out_BT
+        values_N = critic.values(batch).cpu()
+        if counts:
+            out_BT[indices] = scatter(values_N, mask_BT[indices])
+    return summed(out_BT)

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from alignkit.loop.prompts import PromptBatches
 from alignkit.loop.rollouts import checked_rollout
 from alignkit.loop.scores import ScoreNormaliser, final_scores
 from alignkit.loop.state import Progress, ScoredBatch, Weights
-from alignkit.processes import require_one_to_skip
+from alignkit.modeling.sharding import save_model
+from alignkit.processes import on_first, several
 from alignkit.protocols import (
     Advantage,
     Critic,
@@ -37,6 +39,7 @@ from alignkit.protocols import (
     Sampler,
     Scores,
     State,
+    shares_work,
 )
 from alignkit.records import Prompt, Sampling
 from alignkit.seeds import derived_seed
@@ -72,10 +75,8 @@ class AlignmentLoop:
         self.batches = self._prompt_batches()
         sources = {"reward": self.reward_source, **self.monitors}
         self.asked = {name: self._guarded(name, source) for name, source in sources.items()}
-        if self.asked["reward"].skips:
-            require_one_to_skip(f"step {self.context.step_id}: reward_faults.then")
         self.left_out = LeftOut(self.asked["reward"].name)
-        self.keeper = Keeper(config.keep_best, config.keep_every, self.policy.save, self.context)
+        self.keeper = Keeper(config.keep_best, config.keep_every, partial(save_model, self.policy), self.context)
 
     def run(self) -> dict[str, Any]:
         """Train for `config.iterations`; returns the first and last measurement and the last KL coefficient.
@@ -204,9 +205,15 @@ class AlignmentLoop:
         self, rollout: Rollout, scores_B: Tensor, reported: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, float]]:
         figures = dict(reported)
-        shaped_B = shape_scores(self.context.manager, self.context.run, rollout, scores_B)
+        if several():
+            shaped_B = torch.tensor(on_first(lambda: self._shape(rollout, scores_B).tolist()), dtype=scores_B.dtype)
+        else:
+            shaped_B = self._shape(rollout, scores_B)
         figures |= {"reward": float(shaped_B.mean()), "reward_std": float(shaped_B.std(unbiased=False))}
         return shaped_B, figures
+
+    def _shape(self, rollout: Rollout, scores_B: Tensor) -> Tensor:
+        return shape_scores(self.context.manager, self.context.run, rollout, scores_B)
 
     def experience(self, rollout: Rollout, scores_B: Tensor, kl_coef: float) -> tuple[Experience, dict[str, float]]:
         """What the optimizer stage learns from, and what to log of it."""
@@ -262,7 +269,9 @@ class AlignmentLoop:
         return math.ceil(self.config.batch_size / repeat), repeat
 
     def _guarded(self, name: str, source: Scores) -> GuardedSource:
-        return GuardedSource(source, self._name(name), self.config.reward_faults, self.context.checkpoints.rows(FILE))
+        faults, rows = self.config.reward_faults, self.context.checkpoints.rows(FILE)
+        shared = faults.timeout is None and shares_work(source, self.context)
+        return GuardedSource(source, self._name(name), faults, rows, shared=shared)
 
     def _name(self, part: str) -> str:
         """What errors call a part."""

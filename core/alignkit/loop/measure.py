@@ -14,7 +14,7 @@ from alignkit.records import Prompt, Sampling
 
 
 def measure(
-    policy: Policy,
+    policy: Policy | None,
     reference: Policy | None,
     sampler: Sampler,
     prompts: Sequence[Prompt],
@@ -31,14 +31,14 @@ def measure(
 
     `kl` is the log-ratio to the reference summed over tokens, averaged over samples (nats), at the sampling
     temperature; it needs samples from the whole distribution, so it is left out where ids were left out (`kept_BTK`) or
-    greedy, and a reference with the same tokenizer.
+    greedy, a reference with the same tokenizer, and the policy that was sampled (None with a `TextOnly` sampler).
     """
     rollout = checked_rollout(sampler, policy, prompts, sampling, seed, sampler_name)
     figures = text_figures(rollout)
     for name, source in sources.items():
         figures |= _mean_score(name, source if isinstance(source, GuardedSource) else GuardedSource(source), rollout)
     whole = rollout.kept_BTK is None and sampling.temperature > 0
-    if reference is not None and whole and reference.tokenizer_id == policy.tokenizer_id:
+    if policy is not None and reference is not None and whole and reference.tokenizer_id == policy.tokenizer_id:
         own_BT = rollout_logprobs(policy, rollout, ops, max_tokens)
         ref_BT = rollout_logprobs(reference, rollout, ops, max_tokens)
         figures["kl"] = float((own_BT - ref_BT).sum(-1).mean())
@@ -56,13 +56,22 @@ def _mean_score(name: str, source: GuardedSource, rollout: Rollout) -> dict[str,
 
 
 def text_figures(rollout: Rollout) -> dict[str, float]:
-    """`length` (tokens), `missing_stop` (share), `distinct_2` (different word pairs / all, over the whole set)."""
+    """`length`, `missing_stop` (share), `distinct_2` (different word pairs / all, over the whole set).
+
+    Lengths are in tokens; of texts without ids there are `words` instead.
+    """
     count = len(rollout)
+    tokens = sum(len(c) for c in rollout.completion_ids) / count
     return {
-        "length": sum(len(c) for c in rollout.completion_ids) / count,
+        **({"words": mean_words(rollout.texts)} if rollout.text_only else {"length": tokens}),
         "missing_stop": sum(f != "stop" for f in rollout.finish) / count,
         "distinct_2": distinct_n(rollout.texts, 2),
     }
+
+
+def mean_words(texts: Sequence[str]) -> float:
+    """White-space words of a text."""
+    return sum(len(text.split()) for text in texts) / len(texts)
 
 
 def distinct_n(texts: Sequence[str], n: int) -> float:

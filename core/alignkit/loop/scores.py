@@ -9,7 +9,6 @@ from torch import Tensor
 from alignkit.batches import Rollout
 from alignkit.errors import Fault
 from alignkit.loop.config import LoopConfig, MissingStopConfig, NormaliseConfig
-from alignkit.masked import all_sum
 from alignkit.protocols import Scores, State
 
 
@@ -56,11 +55,10 @@ class ScoreNormaliser:
     learns: bool = True
 
     def observe(self, scores_B: Tensor) -> None:
-        """Take scores (of all processes) into the mean and the sum of squared deviations."""
-        own_B = scores_B.double()
-        n, total = all_sum(torch.stack([own_B.new_tensor(float(len(own_B))), own_B.sum()])).tolist()
-        mean = total / n
-        squares = float(all_sum((own_B - mean).square().sum()))
+        """Take scores into the mean and the sum of squared deviations."""
+        own_B, n = scores_B.double(), len(scores_B)
+        mean = float(own_B.sum()) / n
+        squares = float((own_B - mean).square().sum())
         joined = self.count + n
         self.squares += squares + (mean - self.mean) ** 2 * self.count * n / joined
         self.mean += (mean - self.mean) * n / joined

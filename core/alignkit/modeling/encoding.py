@@ -5,12 +5,15 @@ produces; nothing sampled is ever decoded and encoded again.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 
 from alignkit.errors import UserError
-from alignkit.files import digest
+from alignkit.files import digest, fingerprint
 from alignkit.records import Content, Message
 
 PROBE = "alignkit"
@@ -37,6 +40,21 @@ class TextEncoder:
         self.pad_id = self.end_id if pad is None else int(pad)
         vocabulary = sorted(tokenizer.get_vocab().items())
         self.tokenizer_id = digest([vocabulary, getattr(tokenizer, "chat_template", None)])[:16]
+
+    @cached_property
+    def identity(self) -> str | None:
+        """A hash of all that the ids of a text depend on: tokenizer, template, stop tokens, and the code that applies
+        them. None if some of it cannot be known: a tokenizer that is not wholly transformers' own.
+
+        `tokenizer_id` says less: what the ids mean.
+        """
+        fast = getattr(self.tokenizer, "backend_tokenizer", None)
+        if fast is None or not type(self.tokenizer).__module__.startswith("transformers."):
+            return None
+        own = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
+        code = [version("transformers"), version("tokenizers"), fingerprint(Path(__file__))]
+        options = [getattr(self.tokenizer, name, None) for name in ("chat_template", "split_special_tokens")]
+        return digest([fast.to_str(), type(self.tokenizer).__name__, own, options, sorted(self.stop_ids), *code])
 
     def _turn_end(self) -> int | None:
         """The special token that follows an assistant's words in the chat template, if there is one.

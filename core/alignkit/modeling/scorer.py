@@ -16,8 +16,10 @@ from alignkit.errors import UserError
 from alignkit.modeling import folders
 from alignkit.modeling.backbone import hidden_states
 from alignkit.modeling.encoding import TextEncoder
+from alignkit.modeling.sharding import may_shard
+from alignkit.processes import summed
 from alignkit.records import Content
-from alignkit.training.batching import micro_batches
+from alignkit.training.batching import micro_batches, shared
 
 
 class SequenceScorer:
@@ -33,6 +35,7 @@ class SequenceScorer:
         self.module = module
         self.encoder = encoder
         self.gradient_checkpointing = False
+        may_shard(module)
 
     @classmethod
     def load(
@@ -103,12 +106,14 @@ class SequenceScorer:
         out_B = torch.zeros(len(rows))
         self.module.eval()
         with torch.no_grad():
-            for indices in micro_batches([len(r) for r in rows], max_tokens):
+            for indices, counts in shared(micro_batches([len(r) for r in rows], max_tokens)):
                 batch = TokenBatch.from_rows(
                     [Row(rows[i], [False] * len(rows[i])) for i in indices], self.encoder.pad_id, self.device
                 )
-                out_B[indices] = self.last_token_scores(batch).cpu()
-        return out_B
+                scores_b = self.last_token_scores(batch).cpu()
+                if counts:
+                    out_B[indices] = scores_b
+        return summed(out_B)
 
     def values(self, batch: TokenBatch) -> Tensor:
         """Head at the states before each target token, [N], float32."""

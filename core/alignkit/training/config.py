@@ -49,7 +49,7 @@ class DataTrainingConfig(OptimizerConfig, KeepingConfig):
     epochs: float = Field(1.0, gt=0, description="passes over the data; a fraction stops early")
     batch_size: int = Field(32, ge=1, description="rows (or rankings) per optimizer step")
     micro_batch_tokens: Annotated[int, Operational()] = Field(
-        8192, ge=1, description="padded tokens per forward pass; changes memory only"
+        8192, ge=1, description="padded tokens per forward pass; changes memory and speed only"
     )
     log_every: int = Field(10, ge=1, description="optimizer steps per row of metrics")
     eval_every: int = Field(
@@ -67,4 +67,8 @@ class PairTrainingConfig(DataTrainingConfig):
     """Options of every stage that learns from preferences."""
 
     max_length: int = Field(512, ge=2, description="tokens of prompt and completion together")
-    too_long: Literal["drop", "error"] = Field("drop", description="what happens to pairs with a longer side; counted")
+    too_long: Literal["drop", "error"] = Field(
+        "drop",
+        description="what happens to pairs with a longer side; counted. drop: also to those that the model has no "
+        "positions for",
+    )

@@ -17,6 +17,7 @@ from alignkit.context import StepContext
 from alignkit.errors import UserError, did_you_mean
 from alignkit.files import atomic_folder, read_json, write_json
 from alignkit.hooks import notify
+from alignkit.processes import is_first
 from alignkit.protocols import State
 from alignkit.training.config import DataTrainingConfig, KeepBestConfig
 
@@ -112,6 +113,9 @@ class Keeper:
     def _write(self, name: str, note: Mapping[str, Any]) -> None:
         """A model folder with its note, complete or not at all; listeners learn of it."""
         folder = self._context.folder / name
+        if not is_first():  # takes part in gathering what the first one writes
+            self._save(folder)
+            return
         with atomic_folder(folder) as temp:
             temp.rmdir()  # a policy makes its folder itself
             self._save(temp)

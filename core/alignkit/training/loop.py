@@ -10,6 +10,7 @@ from torch import nn
 
 from alignkit.checkpoints import CheckpointLoop, module_state, prefixed, restore_module, under
 from alignkit.context import StepContext
+from alignkit.modeling.sharding import shard
 from alignkit.protocols import State
 from alignkit.training.batching import shuffled_batches
 from alignkit.training.config import DataTrainingConfig
@@ -70,6 +71,7 @@ class _Training:
         self.context = context
         self.total = total
         self.totals = totals
+        shard(module)
         self.optimizer = Optimizer(module.parameters(), config, total)
         where = f"step {context.step_id}"
         self.watch = NonFinite(config.on_nonfinite, self.optimizer.parameters, context.checkpoints.rows(FILE), where)

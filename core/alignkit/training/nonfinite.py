@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from alignkit.batches import Row
 from alignkit.checkpoints import RowFile
 from alignkit.errors import Fault, UserError
-from alignkit.processes import require_one_to_skip
+from alignkit.modeling.sharding import all_finite, sum_gradients, total_norm
 from alignkit.protocols import State
 
 logger = logging.getLogger("alignkit")
@@ -62,8 +62,6 @@ class NonFinite:
         describe: Describe | None = None,
         losses: Sequence[str] = ("loss",),
     ) -> None:
-        if policy == "skip":
-            require_one_to_skip(f"{where}: on_nonfinite")
         self.policy = policy
         self.parameters = [p for p in parameters if p.requires_grad]
         self.rows = rows
@@ -83,6 +81,7 @@ class NonFinite:
         """
         before = dict(totals or {})
         metrics = accumulate(indices)
+        sum_gradients(self.parameters)
         found = self._trouble(metrics)
         if found.finite:
             self.in_a_row = 0
@@ -141,7 +140,9 @@ class NonFinite:
             for index in indices:
                 row: dict[str, Any] = {"index": index}
                 try:
-                    found = self._trouble(accumulate([index]))
+                    metrics = accumulate([index])
+                    sum_gradients(self.parameters)
+                    found = self._trouble(metrics)
                     row |= {name: _plain(value) for name, value in found.losses.items()}
                     row |= {"gradient_norm": _plain(found.norm), "finite": found.finite}
                 except UserError as error:  # a row that has nothing to learn from by itself
@@ -152,7 +153,7 @@ class NonFinite:
         return rows, alone
 
     def _who(self, rows: Sequence[Mapping[str, Any]], alone: int, count: int) -> str:
-        if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
+        if not all_finite(self.parameters):
             return "the model's weights are not finite themselves"
         if alone == 0:
             return f"no row of the batch of {count} is alone so"
@@ -171,7 +172,7 @@ class NonFinite:
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
     """Global 2-norm of the gradients in place, in float32 at least; 0 if there is none."""
     gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    return float(total_norm(gradients)) if gradients else 0.0
 
 
 def _plain(value: float) -> float | str:

@@ -7,17 +7,21 @@ batch's loss is a sum over pairs divided by the sum of their weights, whatever t
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from alignkit.batches import Row
-from alignkit.context import StepContext
+from alignkit.context import BuildContext, StepContext
+from alignkit.modeling.sharding import save_model
 from alignkit.ops import Ops
 from alignkit.preflight import DataView, Finding, optimizer_findings, row_findings
+from alignkit.processes import summed_figures
 from alignkit.protocols import FitTask, Policy
 from alignkit.training.backward import accumulate_gradients
+from alignkit.training.batching import longest_kept, shared
 from alignkit.training.config import PairTrainingConfig
 from alignkit.training.keeping import Keeper, Measurement, heldout_evaluation
 from alignkit.training.loop import train_steps
@@ -77,13 +81,19 @@ class PairTraining:
         self.config = config
         self.objective = objective
 
+    def shares_work(self, context: BuildContext) -> bool:
+        """Passes are divided."""
+        return True
+
     def examine(self, context: StepContext) -> Iterable[Finding]:
         """The options of the optimizer, before it runs."""
         return optimizer_findings(self.config)
 
     def examine_data(self, view: DataView) -> Iterable[Finding]:
         """Rows as the model reads them."""
-        return row_findings(view, self.config.max_length, self.config.too_long)
+        config = self.config
+        most = longest_kept(config.max_length, config.too_long, view.max_positions)
+        return row_findings(view, most, config.too_long)
 
     def fit(self, task: FitTask) -> dict[str, Any]:
         """Train and save; figures of the summary are on held-out pairs, before and after."""
@@ -109,12 +119,12 @@ class PairTraining:
 
         measured, where = Measurement(measure), f"step {context.step_id}"
         evaluate = heldout_evaluation(policy.module, lambda: logged(measured()), heldout is not None, config, where)
-        keeper = Keeper(config.keep_best, config.keep_every, policy.save, context)
+        keeper = Keeper(config.keep_best, config.keep_every, partial(save_model, policy), context)
         steps = train_steps(
             policy.module, len(train), config, context, accumulate, evaluate=evaluate, keeper=keeper,
             describe=lambda i: texts_of(policy.decode, train[i].rows),
         )  # fmt: skip
-        policy.save(context.folder / "model")
+        save_model(policy, context.folder / "model")
         summary: dict[str, Any] = data.counts() | {"steps": steps, **keeper.summary()}
         if heldout is not None:
             summary |= measured.last()
@@ -149,16 +159,16 @@ def accumulate_pairs(
     policy.module.eval()
     denominator = total_weight([known.group for known in batch])
     sums: dict[str, float] = defaultdict(float)
-    for indices in micro_groups(batch, max_tokens):
+    for indices, counts in shared(micro_groups(batch, max_tokens)):
         chosen = [batch[i] for i in indices]
         rows, pairs = flatten([known.group for known in chosen])
         logp_B = sequence_logps(policy, rows, ops)
         reference_B = torch.cat([known.ref_logp_B for known in chosen])
         loss, figures = _apply(objective, logp_B, reference_B, rows, pairs, ops)
-        accumulate_gradients(loss / denominator)
+        accumulate_gradients(loss * counts / denominator)
         for name, value in figures.items():
-            sums[name] += value
-    return _means(sums, denominator)
+            sums[name] += counts * value
+    return _means(summed_figures(sums), denominator)
 
 
 class Measured(NamedTuple):

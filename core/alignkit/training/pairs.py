@@ -15,7 +15,7 @@ from alignkit.batches import Row
 from alignkit.errors import UserError
 from alignkit.protocols import FitTask
 from alignkit.records import Content, PreferencePair, plain_text
-from alignkit.training.batching import check_positions
+from alignkit.training.batching import check_positions, limit_named, longest_kept
 from alignkit.training.config import PairTrainingConfig
 
 EncodeRow = Callable[[Content, Content], Row]
@@ -78,19 +78,19 @@ class PairData(NamedTuple):
 
 
 def load_pairs(task: FitTask, encode: EncodeRow, config: PairTrainingConfig, max_positions: int | None) -> PairData:
-    """The task's pairs in groups. Raises UserError if none is left, or a row is longer than the model's context."""
+    """The task's pairs in groups. Raises UserError if none is left, or a row that may not be dropped does not fit."""
+    most = longest_kept(config.max_length, config.too_long, max_positions)
 
     def grouped(pairs: Any) -> Grouped:
-        return make_groups(pairs, encode, config.max_length, config.too_long, str(pairs.path))
+        return make_groups(pairs, encode, most, config.too_long, str(pairs.path))
 
     if len(task.data) == 0:
         raise UserError("there is no preference pair", where=task.data.path)
     train = grouped(task.data)
     if not train.groups:
+        limit, hint = limit_named(most, config.max_length)
         raise UserError(
-            f"no pair fits max_length {config.max_length}: all {train.dropped} have a longer side",
-            where=task.data.path,
-            hint="raise max_length",
+            f"no pair fits {limit}: all {train.dropped} have a longer side", where=task.data.path, hint=hint
         )
     heldout = grouped(task.eval_data) if task.eval_data else None
     everything = [*train.groups, *(heldout.groups if heldout else [])]

@@ -41,7 +41,7 @@ class RolloutTrainingConfig(OptimizerConfig):
     epochs: int = Field(4, ge=1, description="passes over each batch of completions")
     minibatches: int = Field(4, ge=1, description="optimizer steps per pass; a fresh permutation each pass")
     micro_batch_tokens: Annotated[int, Operational()] = Field(
-        8192, ge=1, description="padded tokens per forward pass; changes memory only"
+        8192, ge=1, description="padded tokens per forward pass; changes memory and speed only"
     )
     loss_aggregation: LossAggregation = Field(
         "token_mean",

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from alignkit.batches import Head, TokenBatch
 from alignkit.checkpoints import prefixed, under
-from alignkit.context import StepContext
+from alignkit.context import BuildContext, StepContext
 from alignkit.errors import UserError
 from alignkit.kl import KLTerm, kl_loss
 from alignkit.masked import token_weights
+from alignkit.modeling.sharding import shard
 from alignkit.preflight import Finding, optimizer_findings
+from alignkit.processes import summed_figures
 from alignkit.protocols import Critic, Experience, Policy, SharesTrunk
 from alignkit.records import plain_text
 from alignkit.training.backward import accumulate_gradients
-from alignkit.training.batching import micro_batches
+from alignkit.training.batching import micro_batches, shared
 from alignkit.training.importance import importance_weights
 from alignkit.training.nonfinite import FILE, NonFinite
 from alignkit.training.objectives import Objective, fused_arguments
@@ -62,6 +64,10 @@ class RolloutTraining:
         self.config = config
         self.objective = objective
 
+    def shares_work(self, context: BuildContext) -> bool:
+        """Passes are divided."""
+        return True
+
     def examine(self, context: StepContext) -> Iterable[Finding]:
         """The options of the optimizer, before it runs."""
         return optimizer_findings(self.config)
@@ -87,6 +93,9 @@ class RolloutTraining:
         if config.critic_lr is not None and (self.shared or critic is None):
             why = "the critic is trained with the policy's trunk, at its rate" if self.shared else "there is no critic"
             logger.warning("step %s: critic_lr has no effect: %s", context.step_id, why)
+        for owner in (policy, reference, critic):
+            if owner is not None:
+                shard(owner.module)
         self._generator = torch.Generator().manual_seed(context.seed)
         per_iteration = config.epochs * config.minibatches
         parameters = list(policy.module.parameters())
@@ -211,18 +220,27 @@ class RolloutTraining:
         totals: dict[str, float] = {}
         lengths = [len(experience.rollout.prompt_ids[i]) + len(experience.rollout.completion_ids[i]) for i in chosen]
         tokens = int(experience.mask_BT[chosen].sum())
-        for micro in micro_batches(lengths, self.config.micro_batch_tokens):
+        for micro, counts in shared(micro_batches(lengths, self.config.micro_batch_tokens)):
             rows = [chosen[i] for i in micro]
-            part = self._accumulate(experience, rows, weights_bT[micro], value_weights_bT[micro], tokens)
+            part = self._accumulate(experience, rows, weights_bT[micro], value_weights_bT[micro], tokens, counts)
             for name, value in part.items():
                 old = totals.get(name, 0.0)
-                totals[name] = max(old, value) if name in MAXIMA else old + value
-        return totals
+                totals[name] = max(old, value) if name in MAXIMA else old + counts * value
+        return summed_figures(totals, MAXIMA)
 
     def _accumulate(
-        self, experience: Experience, rows: list[int], weights_bT: Tensor, value_weights_bT: Tensor, tokens: int
+        self,
+        experience: Experience,
+        rows: list[int],
+        weights_bT: Tensor,
+        value_weights_bT: Tensor,
+        tokens: int,
+        counts: bool = True,
     ) -> dict[str, float]:
-        """Backward of one micro-batch; each returned figure is its share of the minibatch's."""
+        """Backward of one micro-batch; each returned figure is its share of the minibatch's.
+
+        One that does not count (see `batching.shared`) has gradients of zero.
+        """
         config, policy = self.config, self.policy
         mask_bT = experience.mask_BT[rows]
         wide_bT = experience.value_mask_BT[rows]
@@ -271,7 +289,7 @@ class RolloutTraining:
         if self.critic is not None and experience.values_BT is not None:
             figures["value_loss"] = self._value_loss(experience, rows, batch, all_NH, value_weights_bT)
             loss = loss + config.value_coef * figures["value_loss"]
-        accumulate_gradients(loss)
+        accumulate_gradients(loss * counts)
         return {name: float(value.detach()) for name, value in figures.items()}
 
     def _policy_loss(

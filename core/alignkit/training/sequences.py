@@ -8,9 +8,10 @@ from torch import Tensor
 from alignkit.answers import checked_hidden
 from alignkit.batches import Row, TokenBatch, scatter
 from alignkit.ops import Ops
+from alignkit.processes import summed
 from alignkit.protocols import Policy
 from alignkit.records import Content
-from alignkit.training.batching import micro_batches
+from alignkit.training.batching import micro_batches, shared
 
 
 def completion_row(policy: Policy, prompt: Content, completion: Content) -> Row:
@@ -33,9 +34,11 @@ def all_sequence_logps(policy: Policy, rows: Sequence[Row], ops: Ops, max_tokens
     """As `sequence_logps` for any number of rows, without gradient and dropout, [B] on the CPU."""
     policy.module.eval()
     logp_B = torch.zeros(len(rows))
-    for indices in micro_batches([len(r.ids) for r in rows], max_tokens):
-        logp_B[indices] = sequence_logps(policy, [rows[i] for i in indices], ops).float().cpu()
-    return logp_B
+    for indices, counts in shared(micro_batches([len(r.ids) for r in rows], max_tokens)):
+        logp_b = sequence_logps(policy, [rows[i] for i in indices], ops).float().cpu()
+        if counts:
+            logp_B[indices] = logp_b
+    return summed(logp_B)
 
 
 def target_counts(rows: Sequence[Row], device: torch.device) -> Tensor:

@@ -3,7 +3,6 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 from alignkit.data.rows import BadRow, brief
@@ -24,14 +23,15 @@ class KnownColumns:
         """`optional`: those that a row may lack. That a required one is missing, the format finds out itself."""
         self._optional = [name for name in optional if name is not None]
         self._names = [name for name in (*names, *self._optional) if name is not None]
+        self._known = frozenset(self._names)
         self._unread: Counter[str] = Counter()
 
     def row(self, source: SourceRow) -> dict[str, Any]:
         """The row as a dict. Raises BadRow for plain text, and for `promt` in a row without the column `prompt`."""
         row = row_object(source)
-        if len(row) > len(self._names) or not row.keys() <= set(self._names):
-            extra = [name for name, value in row.items() if name not in self._names and value is not None]
-            for name in islice(extra, _COUNTED):
+        if not row.keys() <= self._known:
+            extra = [name for name, value in row.items() if name not in self._known and value is not None]
+            for name in extra[:_COUNTED]:
                 self._check(name, row, source.where)
             for name in extra:
                 counted = name if len(self._unread) < _COUNTED or name in self._unread else _OTHERS

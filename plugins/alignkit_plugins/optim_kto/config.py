@@ -14,7 +14,11 @@ class KTOConfig(PairTrainingConfig):
     reads: Literal["labels", "preferences"] = Field(
         "labels", description="records to learn from; of preferences, chosen is good and rejected is bad"
     )
-    too_long: Literal["drop", "error"] = Field("drop", description="what happens to longer rows or pairs; counted")
+    too_long: Literal["drop", "error"] = Field(
+        "drop",
+        description="what happens to longer rows or pairs; counted. drop: also to those that the model has no "
+        "positions for",
+    )
     beta: float = Field(0.1, gt=0, description="how strongly the policy is held to the reference")
     desirable_weight: float = Field(1.0, ge=0, description="the paper's lambda_D: weight of good completions")
     undesirable_weight: float = Field(1.0, ge=0, description="the paper's lambda_U: weight of bad completions")

@@ -10,7 +10,7 @@ from alignkit.batches import Row
 from alignkit.errors import UserError
 from alignkit.protocols import FitTask
 from alignkit.records import LabelledCompletion
-from alignkit.training.batching import check_positions
+from alignkit.training.batching import check_positions, limit_named, longest_kept
 from alignkit.training.pairs import EncodeRow, Group, Grouped, fits, load_pairs
 from alignkit_plugins.optim_kto.config import KTOConfig
 
@@ -34,7 +34,7 @@ class Examples(NamedTuple):
 
 
 def load_examples(task: FitTask, encode: EncodeRow, config: KTOConfig, max_positions: int | None) -> Examples:
-    """The task's records. Raises UserError if none is left, or a row is longer than the model's context."""
+    """The task's records. Raises UserError if none is left, or a row that may not be dropped does not fit."""
     if config.reads == "preferences":
         data = load_pairs(task, encode, config, max_positions)
         heldout = [from_pairs(group) for group in data.heldout.groups] if data.heldout else []
@@ -42,17 +42,15 @@ def load_examples(task: FitTask, encode: EncodeRow, config: KTOConfig, max_posit
         return Examples(train, heldout, data.counts() | _masses(train), data.heldout)
     if len(task.data) == 0:
         raise UserError("there is no labelled completion", where=task.data.path)
-    train, dropped = from_labels(task.data, encode, config, str(task.data.path))
+    most = longest_kept(config.max_length, config.too_long, max_positions)
+    train, dropped = from_labels(task.data, encode, most, config.too_long, str(task.data.path))
     if not train:
-        raise UserError(
-            f"all {dropped} rows are longer than max_length {config.max_length}",
-            where=task.data.path,
-            hint="raise max_length",
-        )
+        limit, hint = limit_named(most, config.max_length)
+        raise UserError(f"all {dropped} rows are longer than {limit}", where=task.data.path, hint=hint)
     counts: dict[str, Any] = {"labels": len(train), "dropped_too_long": dropped, **_masses(train)}
     heldout = []
     if task.eval_data:
-        heldout, dropped = from_labels(task.eval_data, encode, config, str(task.eval_data.path))
+        heldout, dropped = from_labels(task.eval_data, encode, most, config.too_long, str(task.eval_data.path))
         counts |= {"heldout_labels": len(heldout), "heldout_dropped_too_long": dropped}
     check_positions(max(len(row.ids) for group in (*train, *heldout) for row in group.rows), max_positions)
     return Examples(train, heldout, counts, None)
@@ -64,14 +62,14 @@ def _masses(groups: Sequence[LabelGroup]) -> dict[str, float]:
 
 
 def from_labels(
-    records: Iterable[LabelledCompletion], encode: EncodeRow, config: KTOConfig, name: str
+    records: Iterable[LabelledCompletion], encode: EncodeRow, max_length: int, too_long: str, name: str
 ) -> tuple[list[LabelGroup], int]:
     """One group per record, and how many records were too long."""
     groups: list[LabelGroup] = []
     dropped = 0
     for number, record in enumerate(records, 1):
         row = encode(record.prompt, record.completion)
-        if fits(len(row.ids), config.max_length, config.too_long, f"{name}:{number}"):
+        if fits(len(row.ids), max_length, too_long, f"{name}:{number}"):
             groups.append(LabelGroup([row], [record.weight * record.label], [record.weight * (not record.label)]))
         else:
             dropped += 1

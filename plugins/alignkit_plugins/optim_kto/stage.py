@@ -5,6 +5,7 @@ log-probs of all completions are computed once. Dropout stays off, so that log-r
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import Row
-from alignkit.context import StepContext
+from alignkit.context import BuildContext, StepContext
 from alignkit.errors import UserError
+from alignkit.modeling.sharding import save_model
 from alignkit.ops import Ops
 from alignkit.preflight import DataView, Finding, optimizer_findings, row_findings
+from alignkit.processes import summed, summed_figures
 from alignkit.protocols import FitTask, Policy
 from alignkit.training.backward import accumulate_gradients
+from alignkit.training.batching import longest_kept, shared
 from alignkit.training.keeping import Keeper, Measurement, heldout_evaluation
 from alignkit.training.loop import train_steps
 from alignkit.training.nonfinite import texts_of
@@ -52,13 +56,19 @@ class KTO:
         self.config = config
         self.reads: str = config.reads
 
+    def shares_work(self, context: BuildContext) -> bool:
+        """Passes are divided."""
+        return True
+
     def examine(self, context: StepContext) -> Iterable[Finding]:
         """The options of the optimizer, before it runs."""
         return optimizer_findings(self.config)
 
     def examine_data(self, view: DataView) -> Iterable[Finding]:
         """Rows as the model reads them."""
-        return row_findings(view, self.config.max_length, self.config.too_long)
+        config = self.config
+        most = longest_kept(config.max_length, config.too_long, view.max_positions)
+        return row_findings(view, most, config.too_long)
 
     def fit(self, task: FitTask) -> dict[str, Any]:
         """Train and save; figures of the summary are on held-out records, before and after."""
@@ -82,12 +92,12 @@ class KTO:
             return {f"heldout_{name}": value for name, value in measured().items()}
 
         evaluate = heldout_evaluation(policy.module, logged, bool(heldout), config, f"step {context.step_id}")
-        keeper = Keeper(config.keep_best, config.keep_every, policy.save, context)
+        keeper = Keeper(config.keep_best, config.keep_every, partial(save_model, policy), context)
         steps = train_steps(
             policy.module, len(train), config, context, accumulate, evaluate=evaluate, keeper=keeper,
             describe=lambda i: texts_of(policy.decode, train[i].group.rows),
         )  # fmt: skip
-        policy.save(context.folder / "model")
+        save_model(policy, context.folder / "model")
         summary = data.counts | {"steps": steps, "mismatched_cut": cut, **keeper.summary()}
         if heldout:
             first, last = heldout_figures(data, before_R, before_R, config.beta), measured.last()
@@ -119,7 +129,8 @@ def with_reference(
     parts = torch.split(all_sequence_logps(policy, rows, ops, config.micro_batch_tokens), sizes)
     if config.reference_point == "zero":
         return [Known(g, part, [], torch.zeros(0)) for g, part in zip(groups, parts, strict=True)], 0
-    others, cut = mismatched_rows(rows, config.max_length, seed)
+    most = min(config.max_length, policy.max_positions or config.max_length)
+    others, cut = mismatched_rows(rows, most, seed)
     other_parts = torch.split(all_sequence_logps(policy, others, ops, config.micro_batch_tokens), sizes)
     rest = iter(others)
     found = [
@@ -151,23 +162,26 @@ def accumulate_labels(policy: Policy, batch: Sequence[Known], config: KTOConfig,
         raise UserError("every completion of a batch has weight 0", hint="remove records without weight")
     z0 = batch_reference_point(policy, batch, config.micro_batch_tokens, ops)
     total = 0.0
-    reward_B, logp_B = [], []
-    order: list[LabelGroup] = []
-    for indices in micro_groups(batch, config.micro_batch_tokens):
+    sizes = [len(known.rows) for known in batch]
+    begins = [sum(sizes[:n]) for n in range(len(sizes))]
+    reward_B, logp_B = torch.zeros(sum(sizes)), torch.zeros(sum(sizes))
+    for indices, counts in shared(micro_groups(batch, config.micro_batch_tokens)):
         chosen = [batch[i] for i in indices]
         groups = [known.group for known in chosen]
         logp_b = sequence_logps(policy, _rows(groups), ops)
         ratio_b = logp_b - torch.cat([known.ref_logp_B for known in chosen]).to(logp_b.device)
         weights = (config.beta, config.desirable_weight, config.undesirable_weight)
         loss_b = kto_loss(ratio_b, z0, *_weights(groups, logp_b.device), *weights)
-        loss: Any = loss_b.sum() / denominator
+        loss: Any = loss_b.sum() * counts / denominator
         accumulate_gradients(loss)
         total += float(loss.detach())
-        reward_B.append(config.beta * ratio_b.detach().cpu())
-        logp_B.append(logp_b.detach().cpu())
-        order += groups
-    figures = label_figures(torch.cat(reward_B), torch.cat(logp_B), *_weights(order, torch.device("cpu")))
-    return {"loss": total, "kl": float(z0), **figures}
+        if counts:
+            places = [begins[i] + n for i in indices for n in range(sizes[i])]
+            reward_B[places] = config.beta * ratio_b.detach().float().cpu()
+            logp_B[places] = logp_b.detach().float().cpu()
+    weights_B = _weights([known.group for known in batch], torch.device("cpu"))
+    figures = label_figures(summed(reward_B), summed(logp_B), *weights_B)
+    return summed_figures({"loss": total}) | {"kl": float(z0), **figures}
 
 
 def label_figures(reward_B: Tensor, logp_B: Tensor, good_B: Tensor, bad_B: Tensor) -> dict[str, float]:

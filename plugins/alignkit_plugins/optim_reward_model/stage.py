@@ -2,22 +2,25 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from alignkit.batches import Row, TokenBatch
-from alignkit.context import StepContext
+from alignkit.context import BuildContext, StepContext
 from alignkit.errors import UserError
 from alignkit.modeling.backbone import hidden_states
 from alignkit.modeling.scorer import SequenceScorer
+from alignkit.modeling.sharding import save_model
 from alignkit.ops import Ops
 from alignkit.preflight import DataView, Finding, optimizer_findings, row_findings
+from alignkit.processes import summed_figures
 from alignkit.protocols import FitTask
 from alignkit.records import Content
 from alignkit.training.backward import accumulate_gradients
+from alignkit.training.batching import longest_kept, shared
 from alignkit.training.keeping import Keeper, Measurement, heldout_evaluation
 from alignkit.training.loop import train_steps
 from alignkit.training.nonfinite import texts_of
@@ -47,13 +50,19 @@ class RewardModelStage:
     def __init__(self, config: RewardModelConfig) -> None:
         self.config = config
 
+    def shares_work(self, context: BuildContext) -> bool:
+        """Passes are divided."""
+        return True
+
     def examine(self, context: StepContext) -> Iterable[Finding]:
         """The options of the optimizer, before it runs."""
         return optimizer_findings(self.config)
 
     def examine_data(self, view: DataView) -> Iterable[Finding]:
         """Rows as the model reads them."""
-        return row_findings(view, self.config.max_length, self.config.too_long)
+        config = self.config
+        most = longest_kept(config.max_length, config.too_long, view.max_positions)
+        return row_findings(view, most, config.too_long)
 
     def fit(self, task: FitTask) -> dict[str, Any]:
         """Train and save; accuracy is measured on held-out prompts beside the longest-answer baseline."""
@@ -82,12 +91,12 @@ class RewardModelStage:
         evaluate = heldout_evaluation(
             scorer.module, measured, heldout is not None, self.config, f"step {context.step_id}"
         )
-        keeper = Keeper(self.config.keep_best, self.config.keep_every, scorer.save, context)
+        keeper = Keeper(self.config.keep_best, self.config.keep_every, partial(save_model, scorer), context)
         steps = train_steps(
             scorer.module, len(groups), self.config, context, accumulate, evaluate=evaluate, keeper=keeper,
             describe=lambda i: texts_of(scorer.encoder.decode, groups[i].rows),
         )  # fmt: skip
-        scorer.save(context.folder / "model")
+        save_model(scorer, context.folder / "model")
         summary |= keeper.summary()
         if heldout is not None:
             figures = measured.last()
@@ -118,6 +127,8 @@ def drift(scorer: SequenceScorer, task: FitTask, heldout: Grouped) -> dict[str, 
     new_B, old_B = scorer.score_rows(ids), older.score_rows(ids)
     figures = {"accuracy_of_last_round": pair_accuracy(older, heldout.groups)}
     if len(ids) > 1:
+        from scipy.stats import spearmanr  # slow to import, and looking at the stage does without
+
         figures["rank_correlation_with_last_round"] = float(spearmanr(new_B.numpy(), old_B.numpy()).statistic)
     return figures
 
@@ -138,17 +149,18 @@ def accumulate_pair_loss(
     """
     denominator = total_weight(groups)
     total, right, count = 0.0, 0.0, 0
-    for indices in micro_groups(groups, config.micro_batch_tokens):
+    for indices, counts in shared(micro_groups(groups, config.micro_batch_tokens)):
         rows, pairs = flatten([groups[i] for i in indices])
         scores_B = training_scores(scorer, rows, config.dropout)
         columns = PairColumns.of(pairs, scores_B.device)
-        loss = pair_loss(scores_B, columns, config, ops) / denominator
+        loss = pair_loss(scores_B, columns, config, ops) * counts / denominator
         accumulate_gradients(loss)
         total += float(loss.detach())
         points_D = right_order(scores_B.detach(), columns)
-        right += float(points_D.sum())
-        count += len(points_D)
-    return total, right / count if count else float("nan")
+        right += counts * float(points_D.sum())
+        count += counts * len(points_D)
+    sums = summed_figures({"loss": total, "right": right, "count": float(count)})
+    return sums["loss"], sums["right"] / sums["count"] if sums["count"] else float("nan")
 
 
 def pair_loss(scores_B: Tensor, pairs: PairColumns, config: RewardModelConfig, ops: Ops) -> Tensor:

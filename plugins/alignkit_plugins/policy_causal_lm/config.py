@@ -79,6 +79,14 @@ class CausalLMConfig(Config):
         return said if isinstance(said, int) else None
 
     @property
+    def new_model(self) -> dict[str, Any] | None:
+        """Fields of the transformers config of a new model; its vocabulary may come out smaller than asked for."""
+        if self.init is None or self.tokenizer is None:
+            return None
+        size = {"model_type": self.init.model_type, "vocab_size": self.tokenizer.vocab_size}
+        return {**size, **self.init.fields()}
+
+    @property
     def adapter_rank(self) -> int | None:
         """Of its low-rank adapters, for estimates of memory; None if all weights are trained."""
         return self.lora.rank if self.lora is not None else None

@@ -16,7 +16,9 @@ from alignkit.errors import UserError, did_you_mean
 from alignkit.modeling import folders
 from alignkit.modeling.backbone import decoder_layers, hidden_states
 from alignkit.modeling.encoding import TextEncoder
+from alignkit.modeling.flat import padding_free
 from alignkit.modeling.scorer import SequenceScorer
+from alignkit.modeling.sharding import may_shard
 from alignkit.ops.linear_logprob import project
 from alignkit.records import Content
 from alignkit_plugins.policy_causal_lm import lora
@@ -37,6 +39,7 @@ class CausalLM:
         self.pad_id = encoder.pad_id
         self.tokenizer_id = encoder.tokenizer_id
         self.stop_ids = encoder.stop_ids
+        may_shard(module)
         self.max_positions: int | None = getattr(module.config, "max_position_embeddings", None)
         self._check_head()
 
@@ -49,6 +52,11 @@ class CausalLM:
     def device(self) -> torch.device:
         """Where the weights are."""
         return torch.device(self.module.device)
+
+    @property
+    def encoding_id(self) -> str | None:
+        """See `TextEncoder.identity`."""
+        return self.encoder.identity
 
     def encode_prompt(self, prompt: Content) -> list[int]:
         """See `TextEncoder.prompt`."""
@@ -140,7 +148,8 @@ class CausalLM:
     def _check_head(self) -> None:
         """Hidden state times projection must be the model's own logits, or every log-prob would be wrong."""
         self.module.eval()
-        with torch.autocast(self.device.type, enabled=False):  # the same precision on both sides
+        # The same precision and the same products on both sides: only the head is in question.
+        with torch.autocast(self.device.type, enabled=False), padding_free(False):
             self._compare_logits()
 
     def _compare_logits(self) -> None:

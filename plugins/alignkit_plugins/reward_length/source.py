@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from alignkit.batches import Rollout
+from alignkit.errors import UserError
 
 
 class Length:
@@ -39,5 +40,11 @@ def overlong_punishment(lengths_B: Tensor, max_length: int, cache: int) -> Tenso
 
 
 def lengths(rollout: Rollout) -> Tensor:
-    """Tokens of each completion, [B]."""
+    """Tokens of each completion, [B]. Raises UserError for texts without ids."""
+    if rollout.text_only:
+        raise UserError(
+            "length and overlong count tokens, and this sampler gives texts without ids",
+            where="reward source",
+            hint="leave them out here, or draw from a policy",
+        )
     return torch.tensor([float(len(ids)) for ids in rollout.completion_ids])

@@ -17,7 +17,7 @@ class RewardModelSourceConfig(Config):
     """Scores from a trained reward model."""
 
     model: str = Field(description="@step, folder or hub name of a one-label sequence classifier")
-    max_tokens: int = Field(16384, ge=1, description="padded tokens per forward pass; changes memory only")
+    max_tokens: int = Field(16384, ge=1, description="padded tokens per forward pass; changes memory and speed only")
 
 
 def build(config: RewardModelSourceConfig, context: "BuildContext") -> Any:

@@ -14,6 +14,10 @@ class RewardModelSource:
         self.scorer = scorer
         self.max_tokens = max_tokens
 
+    def shares_work(self, context: BuildContext) -> bool:
+        """Passes are divided."""
+        return True
+
     def score(self, rollout: Rollout) -> Tensor:
         """One score per completion, [B]; each is read at the stop token behind the completion."""
         if rollout.tokenizer_id == self.scorer.encoder.tokenizer_id:

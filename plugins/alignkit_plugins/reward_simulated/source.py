@@ -95,4 +95,5 @@ def _as_rollout(candidates: Sequence[Candidate]) -> Rollout:
         group_B=torch.zeros(len(candidates), dtype=torch.long),
         temperature=candidates[0].sampling.temperature,
         tokenizer_id="",
+        text_only=not all(c.completion_ids for c in candidates),
     )

@@ -11,7 +11,7 @@ from alignkit.context import BuildContext
 from alignkit.errors import Fault, UserError
 from alignkit.loop.scores import checked_scores
 from alignkit.masked import whiten
-from alignkit.protocols import BatchRelative, ReportsFigures, Scores
+from alignkit.protocols import BatchRelative, ReportsFigures, Scores, shares_work
 from alignkit_plugins.reward_weighted.config import WeightedConfig
 
 
@@ -30,6 +30,10 @@ class WeightedSum:
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
         self._figures: dict[str, float] = {}
+
+    def shares_work(self, context: BuildContext) -> bool:
+        """Where all of its sources do."""
+        return all(shares_work(part.source, context) for part in self.parts)
 
     @property
     def batch_relative(self) -> bool:

@@ -5,13 +5,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from alignkit.context import StepContext
+from alignkit.errors import UserError
+from alignkit.loop.origin import sampler_of_ids
 from alignkit.ops import EAGER
 from alignkit.preflight import Finding, Sample, each
 from alignkit.preflight.content import overlap_findings
 from alignkit.preflight.disk import disk_findings
 from alignkit.preflight.folder import ModelFacts
 from alignkit.preflight.looking import NotYetError
-from alignkit.preflight.memory import Part, activations, cache, frozen, memory_findings, trained
+from alignkit.preflight.memory import Part, activations, cache, frozen, memory_findings, snapshot, trained
 from alignkit.preflight.models import policy_facts, policy_traits, said_positions, scorers, tokenizer_findings
 from alignkit.preflight.options import sampling_findings, usage_findings
 from alignkit.preflight.prompts import longest_tokens, prompt_findings, room_findings
@@ -38,6 +40,11 @@ class AlignExamination:
         if not hasattr(self.stage, "update"):
             name = self.config.optimizer_stage.name
             yield Finding("R001", f"{name} learns from records", "optimizer_stage", "use step: train")
+            return
+        try:
+            sampler_of_ids(self.config.sampler, self.context)
+        except UserError as error:
+            yield Finding("R001", error.what, "sampler", error.hint or "")
             return
         yield from each(
             self._of_options, self._of_prompts, self._of_models, self._of_reward, self._of_scores, self._of_room
@@ -117,9 +124,10 @@ class AlignExamination:
         sources = {"reward": config.reward_source, **config.monitor}
         parts += [frozen(name, m, 4) for name, spec in sources.items() for _, _, m, _ in scorers(spec, context)]
         parts += self._passing(policy, 2 if own_critic else 1, traits.checkpointed)
-        yield from memory_findings(parts, context.device)
-        weights = traits.width * policy.parameters + 4 * policy.parameters * own_critic
         changing = traits.width * policy.trained(traits.adapter_rank) + 4 * policy.parameters * own_critic
+        copy = snapshot(changing, context.recipe.checkpoints, context.device)
+        yield from memory_findings(parts, context.device, copy)
+        weights = traits.width * policy.parameters + 4 * policy.parameters * own_critic
         yield from disk_findings(context.run.folder, weights, changing, context.recipe.checkpoints.keep)
 
     def _passing(self, policy: ModelFacts, models: int, checkpointed: bool) -> list[Part]:

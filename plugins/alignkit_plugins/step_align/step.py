@@ -4,12 +4,14 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from alignkit.context import StepContext
+from alignkit.context import BuildContext, StepContext
 from alignkit.errors import UserError
 from alignkit.loop.loop import AlignmentLoop
+from alignkit.loop.origin import sampler_of_ids
 from alignkit.loop.prompts import fitting_prompts
+from alignkit.modeling.sharding import save_model
 from alignkit.preflight import Finding
-from alignkit.protocols import Advantage, Critic, Policy, RolloutStage, StepOutput
+from alignkit.protocols import Advantage, Critic, Policy, RolloutStage, StepOutput, shares_work
 from alignkit.records import Prompt
 
 logger = logging.getLogger("alignkit")
@@ -30,14 +32,18 @@ class Align:
 
         return AlignExamination(self.config, context).findings()
 
+    def shares_work(self, context: BuildContext) -> bool:
+        """Where the stage does."""
+        return shares_work(context.build("optimizer_stage", self.config.optimizer_stage), context)
+
     def run(self, context: StepContext) -> StepOutput:
         """Run the loop, save the policy (output "" and `policy`) and the critic (`critic`), beside models it kept."""
         loop, left_out = self.build_loop(context)
         figures = loop.run()
-        loop.policy.save(context.folder / "model")
+        save_model(loop.policy, context.folder / "model")
         outputs = {"": "model", "policy": "model"}
         if loop.critic is not None:
-            loop.critic.save(context.folder / "critic")
+            save_model(loop.critic, context.folder / "critic", loop.policy)  # it may be a head on the policy
             outputs["critic"] = "critic"
         if self.config.reward_faults.then == "skip":
             left_out |= {
@@ -67,6 +73,7 @@ class Align:
                 where=where,
                 hint="use step: train",
             )
+        sampler = sampler_of_ids(config.sampler, context)
         policy = context.policy(config.policy)
         reference = policy.reference() if config.reference is None else context.policy(config.reference).reference()
         if reference.tokenizer_id != policy.tokenizer_id:
@@ -83,7 +90,7 @@ class Align:
             reward_source=reward_source,
             advantage=advantage,
             stage=stage,
-            sampler=context.build("sampler", config.sampler),
+            sampler=sampler,
             prompts=prompts.prompts,
             eval_prompts=eval_prompts.prompts,
             monitors={name: context.build("reward_source", spec) for name, spec in config.monitor.items()},

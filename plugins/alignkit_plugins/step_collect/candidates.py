@@ -11,9 +11,9 @@ from alignkit.data.store import RecordFile, write_records
 from alignkit.errors import UserError
 from alignkit.files import digest, write_json
 from alignkit.loop.guarded import FILE, GuardedSource
+from alignkit.loop.origin import Origin, draws_texts, origin_of
 from alignkit.loop.prompts import Fitting, fitting_prompts
-from alignkit.loop.rollouts import checked_rollout
-from alignkit.protocols import Policy, Sampler, Scores
+from alignkit.protocols import Policy, Scores
 from alignkit.recipe import ComponentSpec
 from alignkit.recipe.check import references
 from alignkit.records import Candidate, Prompt, Task, content_id
@@ -90,12 +90,13 @@ class _Sampled:
         """All of them; those that are sampled go to the file `partial`, and what it has is not sampled again."""
         config, context = self.config, self.context
         chooser = self._chooser()
-        policy = context.policy(config.policy)
-        sampler: Sampler = context.build("sampler", config.sampler)
-        prompts, too_long = self._prompts(policy, config.pool if chooser is not None else 1.0)
+        draws_texts(config.sampler, config.of_a_policy(), context)
+        origin = origin_of(config.sampler, config.policy, context)
+        prompts, too_long = self._prompts(origin.policy, config.pool if chooser is not None else 1.0)
+        revision = origin.revision
         context.start_progress(len(prompts), "prompt")
         found: list[tuple[float, Task]] = []
-        about = digest([context.seed, policy.revision, config.samples_per_prompt, [prompt.id for prompt in prompts]])
+        about = digest([context.seed, revision, config.samples_per_prompt, [prompt.id for prompt in prompts]])
         with context.checkpoints.loop() as loop, closing(Journal(partial, about)) as journal:
             loop.restored()  # what is done stands in the journal
             for row in journal.rows():
@@ -106,7 +107,7 @@ class _Sampled:
             for start in range(len(found), len(prompts), CHUNK):
                 chunk = prompts[start : start + CHUNK]
                 seed = derived_seed(context.seed, "collect", start)
-                more = self._sample(policy, sampler, chunk, seed, chooser)
+                more = self._sample(origin, revision, chunk, seed, chooser)
                 journal.append([(gap, task.model_dump(mode="json", exclude_defaults=True)) for gap, task in more])
                 found += more
                 context.log(len(found), {})
@@ -142,35 +143,34 @@ class _Sampled:
             return False
         return True
 
-    def _prompts(self, policy: Policy, pool: float) -> Fitting:
+    def _prompts(self, policy: Policy | None, pool: float) -> Fitting:
         """This round's share of the prompts: with a limit, later rounds ask about new ones, then start over."""
         assert self.config.prompts is not None
         found = self.context.records(self.config.prompts, "prompts")
-        everything, too_long = fitting_prompts(policy, found, self.config.max_prompt_length)
+        longest = self.config.max_prompt_length
+        everything, too_long = Fitting(list(found), 0) if policy is None else fitting_prompts(policy, found, longest)
         limit = self.config.limit or len(everything)
         first = (self.context.round - 1) * min(limit, len(everything))
         count = min(round(limit * pool), len(everything))
         return Fitting([everything[(first + i) % len(everything)] for i in range(count)], too_long)
 
     def _sample(
-        self, policy: Policy, sampler: Sampler, prompts: Sequence[Prompt], seed: int, chooser: Scores | None
+        self, origin: Origin, revision: str, prompts: Sequence[Prompt], seed: int, chooser: Scores | None
     ) -> list[tuple[float, Task]]:
         """(gap between the scores of the two best texts, task) for each prompt."""
         K = self.config.samples_per_prompt
-        who = self.context.manager.get("sampler", self.config.sampler.name).described
-        asked = [p for p in prompts for _ in range(K)]
-        rollout = checked_rollout(sampler, policy, asked, self.config.sampling, seed, who)
+        rollout = origin.draw([p for p in prompts for _ in range(K)], self.config.sampling, seed)
         scores_B = chooser.score(rollout).tolist() if chooser is not None else [0.0] * len(rollout)
         found = []
         for i, prompt in enumerate(prompts):
             rows = range(i * K, (i + 1) * K)
             candidates = tuple(
                 Candidate(
-                    id=content_id(prompt.id, rollout.texts[b], policy.revision, str(b - i * K)),
+                    id=content_id(prompt.id, rollout.texts[b], revision, str(b - i * K)),
                     prompt_id=prompt.id,
                     prompt=prompt.prompt,
                     completion=rollout.texts[b],
-                    policy_revision=policy.revision,
+                    policy_revision=revision,
                     sampling=self.config.sampling,
                     seed=seed,
                     prompt_ids=rollout.prompt_ids[b],

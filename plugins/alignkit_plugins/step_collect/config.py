@@ -16,7 +16,9 @@ class CollectConfig(Config):
     """
 
     policy: str | ComponentSpec | None = Field(
-        None, description="@step or folder to sample from; default: the recipe's"
+        None,
+        description="@step or folder to sample from; default: the recipe's. Not with a sampler that has a model of its "
+        "own, such as one behind a server",
     )
     prompts: str | None = Field(None, description="@step or @step.part with prompts; or give `tasks`")
     tasks: str | None = Field(
@@ -54,6 +56,10 @@ class CollectConfig(Config):
         if self.choose_by is not None and (self.limit is None or self.prompts is None):
             raise ValueError("choose_by needs prompts and a limit: how many of them are asked about")
         return self
+
+    def of_a_policy(self) -> dict[str, object]:
+        """Options that only a sampler which draws from a policy can heed."""
+        return {"policy": self.policy, "max_prompt_length": self.max_prompt_length}
 
     @property
     def rounds_used(self) -> int | None:

@@ -69,7 +69,7 @@ def _read_once(config: DataConfig, manager: PluginManager, data_format: DataForm
     """Strict: no row may be bad. Otherwise one good row is enough, and the bad ones are counted and said."""
     strict = config.on_bad_row == "strict"
     found = Complaints()
-    splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
+    splitter = Splitter.of(config)
     records = 0
     sources = rows_of(local, config.split)
     try:

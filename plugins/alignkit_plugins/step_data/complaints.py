@@ -6,9 +6,9 @@ from alignkit.data.rows import BadRow
 
 SHOWN = 5
 REASONS = 3
-STRICT_HINT = "mend the row, or set on_bad_row: skip"
-FILE_HINT = "rename, convert or mend the file: on_bad_row: skip would leave out all of it that cannot be read"
-NO_ROW_HINT = "no row can be used: is this the right format for the files, and do its options name their columns?"
+_STRICT_HINT = "mend the row, or set on_bad_row: skip"
+_FILE_HINT = "rename, convert or mend the file: on_bad_row: skip would leave out all of it that cannot be read"
+_NO_ROW_HINT = "no row can be used: is this the right format for the files, and do its options name their columns?"
 MOST_HINT = "is this the right format for the files, and do its options name their columns? max_bad_share allows more"
 
 
@@ -42,11 +42,15 @@ class Complaints:
 
     def hint(self, rows: int, used: bool, max_bad_share: float) -> str:
         """What to do about rows of which none should be bad; `used`: some row is not."""
-        if self.first[0].ends_file:
-            return FILE_HINT
-        if not used:
-            return NO_ROW_HINT
-        return STRICT_HINT if self.total <= max_bad_share * rows else MOST_HINT
+        first = self.first[0]
+        if first.ends_file or (used and self.total <= max_bad_share * rows):
+            return strict_hint(first)
+        return MOST_HINT if used else _NO_ROW_HINT
+
+
+def strict_hint(bad: BadRow) -> str:
+    """What to do about a bad row where none may be."""
+    return _FILE_HINT if bad.ends_file else _STRICT_HINT
 
 
 def reasons_text(reasons: Counter[str], limit: int | None = None) -> str:

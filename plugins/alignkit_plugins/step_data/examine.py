@@ -14,7 +14,7 @@ from alignkit.preflight.content import content_findings
 from alignkit.preflight.sample import READ
 from alignkit.protocols import DataFormat, Preview
 from alignkit.records import Record
-from alignkit_plugins.step_data.complaints import FILE_HINT, STRICT_HINT
+from alignkit_plugins.step_data.complaints import Complaints, strict_hint
 from alignkit_plugins.step_data.counts import remembered
 from alignkit_plugins.step_data.reading import read_records, rows_of
 from alignkit_plugins.step_data.repeated import Seen
@@ -31,17 +31,16 @@ TABLES = (".csv", ".tsv", ".xlsx")
 def examine_data_set(config: "DataConfig", context: StepContext) -> Iterator[Finding]:
     """Of the records that come first: empty, repeated or equal ones, and how many rows will be skipped."""
     yield from source_findings(config)
-    found, bad, first_bad = first_records(config, context)
+    found, bad = first_records(config, context)
     count = sum(map(len, found.values()))
-    if first_bad is not None and config.on_bad_row == "strict":
-        yield Finding(
-            "R002", first_bad.problem, str(first_bad.where), FILE_HINT if first_bad.ends_file else STRICT_HINT
-        )
+    first = bad.first[0] if bad.first else None
+    if first is not None and config.on_bad_row == "strict":
+        yield Finding("R002", first.problem, str(first.where), strict_hint(first))
     elif (whole := remembered(config)) is not None:
         share = f"{whole.bad} of {whole.rows} rows"
         yield Finding("R006", f"{share}; the first, {whole.first.where}: {whole.first.problem}", "on_bad_row")
-    elif first_bad is not None:
-        what = f"{bad} beside the first {count} records; the first, {first_bad.where}: {first_bad.problem}"
+    elif first is not None:
+        what = f"{bad.total} beside the first {count} records; the first, {first.where}: {first.problem}"
         yield Finding("R006", what, "on_bad_row")
     yield from record_findings(config, found)
 
@@ -81,11 +80,10 @@ def source_findings(config: "DataConfig") -> Iterator[Finding]:
 
 
 class FirstRecords(NamedTuple):
-    """Part -> records, and how many rows among them are bad."""
+    """Part -> records, and the bad rows among them."""
 
     parts: dict[str, list[Record]]
-    bad: int
-    first_bad: BadRow | None
+    bad: Complaints
 
 
 def first_records(config: "DataConfig", context: StepContext) -> FirstRecords:
@@ -94,31 +92,26 @@ def first_records(config: "DataConfig", context: StepContext) -> FirstRecords:
     Read by a format of its own: what the step's remembers of rows must not be of these.
     """
     found: defaultdict[str, list[Record]] = defaultdict(list)
-    bad, first_bad = 0, None
-
-    def on_bad(row: BadRow) -> None:
-        nonlocal bad, first_bad
-        bad, first_bad = bad + row.rows, first_bad or row
-
+    bad = Complaints()
     data_format: DataFormat = context.build("data_format", config.format)
-    splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
+    accept = Splitter.of(config).accept
     local = [source for source in config.sources if local_path(source) is not None]
     if local and not data_format.generates:
         registered = context.manager.get("data_format", config.format.name)
         rows = rows_of(local, config.split)
-        records = limited(read_records(data_format, registered, rows, on_bad, splitter.accept), config.limit)
+        records = limited(read_records(data_format, registered, rows, bad.add, accept), config.limit)
         for part, record in islice(records, READ):
             found[part].append(record)
-    return FirstRecords(found, bad, first_bad)
+    return FirstRecords(found, bad)
 
 
-def preview_data_set(config: "DataConfig", splitter: Splitter, context: StepContext) -> Preview:
-    """The same on the sides that the step would put them. Records of other steps and hub data sets are left out."""
+def preview_data_set(config: "DataConfig", context: StepContext) -> Preview:
+    """The first records, split as the step would. Records of other steps and hub data sets are left out."""
     split: defaultdict[str, list[Record]] = defaultdict(list)
     found = first_records(config, context).parts
     elsewhere = config.parts_from or any(local_path(source) is None for source in config.sources)
     complete = not elsewhere and sum(map(len, found.values())) < READ
-    seen = Seen()
+    seen, splitter = Seen(), Splitter.of(config)
     for part, records in found.items():
         if config.drop_duplicates:
             records = [record for record in records if not seen.before(part, record)]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from alignkit.context import HELDOUT
 from alignkit.data.rows import BadRow
@@ -16,6 +16,9 @@ from alignkit.records import (
     Text,
     content_id,
 )
+
+if TYPE_CHECKING:
+    from alignkit_plugins.step_data.config import DataConfig
 
 Side = Literal["train", "heldout", "dropped", "no_prompt"]
 
@@ -37,6 +40,11 @@ class Splitter:
         self._seed = seed
         self._by = by
         self._forced: set[str] = set()
+
+    @classmethod
+    def of(cls, config: "DataConfig") -> Self:
+        """As the options of a step say."""
+        return cls(config.heldout, config.heldout_seed, config.heldout_by)
 
     def hold_out(self, record: Record) -> None:
         """Every unit of `record` is held out from now on: it is held out elsewhere."""

@@ -14,15 +14,7 @@ from alignkit.preflight import Finding
 from alignkit.protocols import DataFormat, Preview, StepOutput
 from alignkit.recipe.check import references
 from alignkit.records import Record
-from alignkit_plugins.step_data.complaints import (
-    FILE_HINT,
-    MOST_HINT,
-    STRICT_HINT,
-    counted,
-    reasons_text,
-    share_text,
-    too_many,
-)
+from alignkit_plugins.step_data.complaints import MOST_HINT, counted, reasons_text, share_text, strict_hint, too_many
 from alignkit_plugins.step_data.config import DataConfig
 from alignkit_plugins.step_data.reading import read_records, rows_of
 from alignkit_plugins.step_data.repeated import Seen, only_white_space
@@ -41,7 +33,7 @@ class DataStep:
     def __init__(self, config: DataConfig, data_format: DataFormat) -> None:
         self._config = config
         self._format = data_format
-        self._splitter = Splitter(config.heldout, config.heldout_seed, config.heldout_by)
+        self._splitter = Splitter.of(config)
         self._seen = Seen()
         self._tally = Tally()
         self._rows = rows_of(config.sources, config.split)
@@ -56,8 +48,7 @@ class DataStep:
         """The first records of the local files, split as they will be."""
         from alignkit_plugins.step_data.examine import preview_data_set
 
-        splitter = Splitter(self._config.heldout, self._config.heldout_seed, self._config.heldout_by)
-        return preview_data_set(self._config, splitter, context)
+        return preview_data_set(self._config, context)
 
     def run(self, context: StepContext) -> StepOutput:
         """Write the parts into the step's folder."""
@@ -94,7 +85,7 @@ class DataStep:
 
         def on_bad(bad: BadRow) -> None:
             if self._config.on_bad_row == "strict":
-                raise UserError(bad.problem, where=bad.where, hint=FILE_HINT if bad.ends_file else STRICT_HINT)
+                raise UserError(bad.problem, where=bad.where, hint=strict_hint(bad))
             self._tally.reject(bad, self._rows.last)
             files.reject(bad)
 

@@ -11,6 +11,7 @@ from alignkit.preflight.models import found_or_none, policy_facts
 from alignkit.preflight.prompts import prompt_findings
 from alignkit.preflight.sample import READ
 from alignkit.recipe import ComponentSpec
+from alignkit_plugins.step_evaluate.sides import check_sides
 
 if TYPE_CHECKING:
     from alignkit_plugins.step_evaluate.plugin import EvaluateConfig
@@ -25,7 +26,9 @@ class EvaluateExamination:
 
     def findings(self) -> Iterator[Finding]:
         """All of them, as far as the inputs are there."""
-        policies = (("policy", self.config.policy), ("against", self.config.against))
+        there = check_sides(self.config, self.context)
+        named = (("policy", self.config.policy), ("against", self.config.against))
+        policies = [pair for pair, is_policy in zip(named, there, strict=True) if is_policy]
         yield from each(self._of_prompts, *(lambda o=option, p=policy: self._of(o, p) for option, policy in policies))
 
     def _of_prompts(self) -> Iterator[Finding]:

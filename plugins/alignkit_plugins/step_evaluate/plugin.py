@@ -20,7 +20,9 @@ class EvaluateConfig(Config):
     """Two policies on the same prompts, compared by a judge."""
 
     policy: str | ComponentSpec | None = Field(None, description="@step or folder of the policy")
-    against: str = Field(description="@step or folder of the policy it is compared with")
+    against: str | None = Field(
+        None, description="@step or folder of the policy it is compared with; not if against_sampler has its own model"
+    )
     prompts: str = Field(description="@step or @step.part with prompts that were not trained on")
     limit: int | None = Field(None, ge=1, description="prompts at most")
     max_prompt_length: int | None = Field(
@@ -29,6 +31,9 @@ class EvaluateConfig(Config):
     sampling: Sampling = Field(Sampling(), description="how completions are drawn")
     sampler: Annotated[ComponentSpec, SlotOf("sampler")] = Field(
         ComponentSpec(name="hf"), description="what draws them"
+    )
+    against_sampler: Annotated[ComponentSpec | None, SlotOf("sampler")] = Field(
+        None, description="what draws those of `against`; default: the same sampler"
     )
     judge: Annotated[ComponentSpec, SlotOf("reward_source")] = Field(
         description="the higher score wins; ties count 1/2"
@@ -42,7 +47,7 @@ class EvaluateConfig(Config):
     resamples: int = Field(2000, ge=100, description="bootstrap resamples over prompts for the 95 % interval")
     samples: int = Field(40, ge=0, description="pairs of completions kept for the report")
     micro_batch_tokens: Annotated[int, Operational()] = Field(
-        16384, ge=1, description="padded tokens per forward pass; changes memory only"
+        16384, ge=1, description="padded tokens per forward pass; changes memory and speed only"
     )
 
 

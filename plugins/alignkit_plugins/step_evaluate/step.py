@@ -1,11 +1,12 @@
 """The step `evaluate`: win rate of one policy over another on the same prompts."""
 
 import json
+import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
 from torch import Tensor
 
 from alignkit.batches import Rollout
@@ -13,15 +14,19 @@ from alignkit.context import StepContext
 from alignkit.errors import UserError
 from alignkit.files import atomic_write
 from alignkit.loop.guarded import FILE, GuardedSource
-from alignkit.loop.measure import measure
-from alignkit.loop.prompts import fitting_prompts
+from alignkit.loop.measure import mean_words, measure
+from alignkit.loop.origin import Origin
+from alignkit.loop.prompts import Fitting, fitting_prompts
 from alignkit.preflight import Finding
-from alignkit.protocols import BatchRelative, Policy, Sampler, Scores, StepOutput
+from alignkit.protocols import BatchRelative, Policy, Scores, StepOutput
 from alignkit.recipe import ComponentSpec
 from alignkit.records import Prompt, plain_text
+from alignkit_plugins.step_evaluate.sides import both_origins
 
 if TYPE_CHECKING:
     from alignkit_plugins.step_evaluate.plugin import EvaluateConfig
+
+logger = logging.getLogger("alignkit")
 
 
 class Evaluate:
@@ -39,9 +44,8 @@ class Evaluate:
     def run(self, context: StepContext) -> StepOutput:
         """Write samples.jsonl; the summary's section `policy` has the win rate and the figures."""
         config = self.config
-        policy, base_policy = context.policy(config.policy), context.policy(config.against)
-        found = context.records(config.prompts, "prompts")
-        prompts, too_long = fitting_prompts(policy, found, config.max_prompt_length, config.limit)
+        origin, base_origin = both_origins(config, context)
+        prompts, too_long = self._prompts(origin.policy or base_origin.policy, context)
         judge: Scores = context.build("reward_source", config.judge)
         sources: dict[str, Scores] = {n: context.build("reward_source", spec) for n, spec in config.measure.items()}
         for name, source in (("the judge", judge), *sources.items()):
@@ -53,13 +57,12 @@ class Evaluate:
                     where=f"step {context.step_id}",
                     hint="leave its option normalise out here",
                 )
-        sampler: Sampler = context.build("sampler", config.sampler)
         asked_judge = self._guarded(config.judge, judge, context)
         sources = {n: self._guarded(config.measure[n], source, context) for n, source in sources.items()}
         context.start_progress(2, "model")
-        before, base = self._measure(base_policy, None, sampler, prompts, sources, context)
+        before, base = self._measure(base_origin, None, prompts, sources, context)
         context.log(1, {})
-        after, new = self._measure(policy, base_policy, sampler, prompts, sources, context)
+        after, new = self._measure(origin, base_origin.policy, prompts, sources, context)
         context.log(2, {})
         # The judge is asked once per completion: it may be slow, cost money and change its mind.
         scores = [asked_judge.score(r) for r in (base, new)]
@@ -75,30 +78,47 @@ class Evaluate:
                     "before": before,
                     "after": after,
                     "prompts_too_long": too_long,
+                    **self._of_texts((base_origin, before, base), (origin, after, new)),
                 }
             },
         )
 
+    def _prompts(self, policy: Policy | None, context: StepContext) -> Fitting:
+        config, found = self.config, context.records(self.config.prompts, "prompts")
+        if policy is None:
+            return Fitting(list(islice(found, config.limit)), 0)
+        return fitting_prompts(policy, found, config.max_prompt_length, config.limit)
+
+    def _of_texts(self, *sides: tuple[Origin, dict[str, float], Rollout]) -> dict[str, Any]:
+        """What the summary says where token ids are missing on a side: who answered, and what cannot be compared."""
+        if not any(rollout.text_only for _, _, rollout in sides):
+            return {}
+        for _, figures, rollout in sides:
+            figures.pop("length", None)
+            figures["words"] = mean_words(rollout.texts)
+        logger.info("kl and length are left out: the completions of a server have no token ids")
+        names = (origin.revision for origin, _, _ in sides)
+        return {"drawn_from": dict(zip(("before", "after"), names, strict=True)), "figures_left_out": ["kl", "length"]}
+
     def _measure(
         self,
-        policy: Policy,
+        origin: Origin,
         reference: Policy | None,
-        sampler: Sampler,
         prompts: list[Prompt],
         sources: dict[str, Scores],
         context: StepContext,
     ) -> tuple[dict[str, float], Rollout]:
         return measure(
-            policy,
+            origin.policy,
             reference,
-            sampler,
+            origin.sampler,
             prompts,
             self.config.sampling,
             sources,
             context.ops,
             context.seed,
             self.config.micro_batch_tokens,
-            context.manager.get("sampler", self.config.sampler.name).described,
+            origin.who,
         )
 
     def _guarded(self, spec: ComponentSpec, source: Scores, context: StepContext) -> GuardedSource:
@@ -123,6 +143,8 @@ def win_rate(after_B: Tensor, before_B: Tensor, resamples: int, seed: int) -> di
 
     If all prompts are won or all lost, the interval is the exact binomial one (Clopper and Pearson 1934).
     """
+    from scipy.stats import binomtest, bootstrap  # half a second, which looking at the step before a run need not wait
+
     difference = (after_B - before_B).numpy()
     points = np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, 0.5))
     mean = float(points.mean())

@@ -9,7 +9,7 @@ from alignkit.ops import EAGER
 from alignkit.preflight import DataView, Finding, Sample, batch_findings, each
 from alignkit.preflight.content import content_findings
 from alignkit.preflight.disk import disk_findings
-from alignkit.preflight.memory import activations, memory_findings, trained
+from alignkit.preflight.memory import activations, memory_findings, snapshot, trained
 from alignkit.preflight.models import Traits, policy_facts, policy_traits, said_positions
 from alignkit.preflight.rows import longest_row
 from alignkit.preflight.sample import READ
@@ -78,10 +78,11 @@ class TrainExamination:
             checkpointed=traits.checkpointed,
         )
         whole = trained("weights with gradients and moments", model, traits.width, traits.adapter_rank)
-        yield from memory_findings([whole, kept], context.device)
+        changing = traits.width * model.trained(traits.adapter_rank)
+        copy = snapshot(changing, context.recipe.checkpoints, context.device)
+        yield from memory_findings([whole, kept], context.device, copy)
         models = 1 + bool(getattr(options, "keep_best", None))
         weights = traits.width * model.parameters
-        changing = traits.width * model.trained(traits.adapter_rank)
         yield from disk_findings(context.run.folder, models * weights, changing, context.recipe.checkpoints.keep)
 
     @cached_property

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from alignkit.answers import checked_figures
-from alignkit.context import StepContext
+from alignkit.context import BuildContext, StepContext
 from alignkit.errors import UserError
 from alignkit.preflight import Finding
-from alignkit.protocols import DataStage, FitTask, StepOutput
+from alignkit.protocols import DataStage, FitTask, StepOutput, shares_work
 
 if TYPE_CHECKING:
     from alignkit_plugins.step_train.plugin import TrainConfig
@@ -24,6 +24,10 @@ class Train:
         from alignkit_plugins.step_train.examine import TrainExamination
 
         return TrainExamination(self.config, context).findings()
+
+    def shares_work(self, context: BuildContext) -> bool:
+        """Where the stage does."""
+        return shares_work(context.build("optimizer_stage", self.config.optimizer_stage), context)
 
     def run(self, context: StepContext) -> StepOutput:
         """Fit the stage; the model is the step's output, and `policy` too unless the stage makes another model."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from alignkit import processes
 from alignkit.batches import Rollout
 from alignkit.checkpoints import RowFile
 from alignkit.errors import Fault, Paused, UserError
@@ -288,3 +289,30 @@ class TestLeavingOut:
 def test_evaluation_has_no_skip() -> None:
     assert "then" not in AskingConfig.model_fields
     assert not GuardedSource(Source(), faults=AskingConfig()).skips
+
+
+class TestSharedWork:
+    """A source whose work several processes do together is asked once: on another one it may have answered."""
+
+    def ask(self, source: Source, rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As the first of two processes."""
+        asking = guarded(source, retries=2, then="skip")
+        asking.shared = True
+        monkeypatch.setattr(processes, "_group", processes._Group(None, 0, 2))
+        asking.ask(rollout)
+
+    def test_it_is_not_asked_again(self, rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
+        source = fails_on("two")
+        with pytest.raises(Fault, match=r"dist 1\.0: reward source 'x': ZeroDivisionError: odd text"):
+            self.ask(source, rollout, monkeypatch)
+        assert source.asked == [TEXTS]
+
+    def test_a_partner_that_is_gone_is_no_fault_of_the_source(
+        self, rollout: Rollout, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lost = RuntimeError("gloo: Connection closed by peer")
+        source = fails_on("two", error=lambda: lost)
+        with pytest.raises(RuntimeError) as raised:
+            self.ask(source, rollout, monkeypatch)
+        assert raised.value is lost
+        assert source.asked == [TEXTS]

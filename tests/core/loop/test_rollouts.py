@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from alignkit.batches import Rollout
-from alignkit.errors import Fault
+from alignkit.errors import Fault, UserError
 from alignkit.loop.rollouts import checked_rollout, select_rows, shortened
 from alignkit.records import Prompt, Sampling
+from alignkit_plugins.reward_length.source import Length
 from alignkit_plugins.sampler_hf.sampler import HFSampler
 from helpers.models import make_policy
 
@@ -106,6 +107,23 @@ def test_log_probs_behind_the_end_are_looked_at_too(policy: Any, good: Rollout) 
     spoiled_BT = good.sampler_logp_BT.masked_fill(~shorter.mask_BT, float("nan"))
     with pytest.raises(Fault, match=r"a log-prob of nan \(behind the end of the completion\) for prompt 0 of 3"):
         checked_rollout(Returns(replace(shorter, sampler_logp_BT=spoiled_BT)), policy, PROMPTS, TOP_K, 1)
+
+
+def test_texts_without_ids_come_only_where_there_is_no_policy(policy: Any, good: Rollout) -> None:
+    texts = replace(
+        good, text_only=True, prompt_ids=((),) * 3, completion_ids=((),) * 3, tokenizer_id="", sampler_logp_BT=None
+    )
+    texts = replace(texts, kept_BTK=None)
+    assert checked_rollout(Returns(texts), None, PROMPTS, TOP_K, 1) is texts
+    assert select_rows(texts, [2, 0]).texts == (texts.texts[2], texts.texts[0])
+    with pytest.raises(Fault, match="texts without token ids, which is for samplers that say so beforehand"):
+        checked_rollout(Returns(texts), policy, PROMPTS, TOP_K, 1)
+    with pytest.raises(Fault, match="no text_only rollout, though it was given no policy"):
+        checked_rollout(Returns(good), None, PROMPTS, TOP_K, 1)
+    with pytest.raises(Fault, match="token ids beside text_only for prompt 1 of 3, 'a'"):
+        checked_rollout(Returns(replace(texts, completion_ids=((), (4,), ()))), None, PROMPTS, TOP_K, 1)
+    with pytest.raises(UserError, match="count tokens, and this sampler gives texts without ids"):
+        Length(1.0, 0).score(texts)
 
 
 def test_selected_rows_are_those_rows_cut_to_the_longest(policy: Any) -> None:

@@ -275,11 +275,13 @@ class TestFit:
         with pytest.raises(UserError, match="every pair of a batch has weight 0"):
             fit(llama, context, tmp_path, [pair("a", "b", "c", weight=0.0)], None)
 
-    def test_rows_longer_than_the_context_are_the_users_mistake(
+    def test_rows_longer_than_the_context_are_dropped_or_the_users_mistake(
         self, llama: CausalLM, context: Any, tmp_path: Path
     ) -> None:
-        with pytest.raises(UserError, match=r"the longest row has \d+ tokens and the model 128 positions"):
+        with pytest.raises(UserError, match="no pair fits the model's 128 positions"):
             fit(llama, context, tmp_path, [pair("p", " long" * 60, " y")], None)
+        with pytest.raises(UserError, match=r"the longest row has \d+ tokens and the model 128 positions"):
+            fit(llama, context, tmp_path, [pair("p", " long" * 60, " y")], None, too_long="error")
 
     def test_batches_of_ties_only_do_not_spoil_the_metrics(self, llama: CausalLM, context: Any, tmp_path: Path) -> None:
         tie = pair("the film", " is warm", " is dull", p=0.5)

@@ -41,7 +41,7 @@ def reference(tokenizer: Any) -> CausalLM:
 
 def known(reference: CausalLM, context: Any, config: KTOConfig = CONFIG) -> list[Known]:
     if config.reads == "labels":
-        groups, _ = from_labels(LABELS, partial(completion_row, reference), config, "x")
+        groups, _ = from_labels(LABELS, partial(completion_row, reference), config.max_length, config.too_long, "x")
     else:
         groups = [from_pairs(group) for group in groups_of(reference)]
     return with_reference(reference, groups, config, 0, context.ops)[0]
@@ -263,8 +263,10 @@ class TestFit:
         silent = [label("a", "b", True, 0.0), label("c", "d", False, 0.0)]
         with pytest.raises(UserError, match="every completion of a batch has weight 0"):
             self.fit(llama, context, tmp_path, silent, None)
+        beyond = [*LABELS, label("p", " long" * 60, True)]
         with pytest.raises(UserError, match=r"the longest row has \d+ tokens and the model 128 positions"):
-            self.fit(llama, context, tmp_path, [*LABELS, label("p", " long" * 60, True)], None)
+            self.fit(llama, context, tmp_path, beyond, None, too_long="error")
+        assert self.fit(llama, context, tmp_path, beyond, None)["dropped_too_long"] == 1
         long = pair("p", " long" * 40, " y")
         with pytest.raises(UserError, match="no pair fits max_length 60"):
             self.fit(llama, context, tmp_path, [long], None, reads="preferences", max_length=60)

@@ -283,10 +283,14 @@ class TestFit:
         assert other["accuracy_of_last_round"] == 0.0, "people now want the opposite"
         assert other["rank_correlation_with_last_round"] < -0.5
 
-    def test_rows_longer_than_the_context_are_the_users_mistake(self, context: Any, tmp_path: Path) -> None:
+    def test_rows_longer_than_the_context_are_dropped_or_the_users_mistake(self, context: Any, tmp_path: Path) -> None:
         long = PreferencePair(prompt="p", chosen=" long" * 60, rejected="y")
-        with pytest.raises(UserError, match=r"the longest row has \d+ tokens and the model 128 positions"):
+        with pytest.raises(UserError, match="no pair fits the model's 128 positions: all 1"):
             self.fit(tmp_path, context, [long])
+        with pytest.raises(UserError, match=r"the longest row has \d+ tokens and the model 128 positions"):
+            self.fit(tmp_path, context, [long], too_long="error")
+        summary = self.fit(tmp_path, context, [*PAIRS, long])
+        assert (summary["pairs"], summary["dropped_too_long"]) == (len(PAIRS), 1)
 
     def test_without_a_language_model_to_start_from_it_says_so(self, context: Any) -> None:
         with pytest.raises(UserError, match="starts from a language model"):
