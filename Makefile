@@ -6,7 +6,7 @@ PYTHON ?= python3
 # One thread per test process: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: setup quickstart lint test test-all docs mutants chromium format clean
+.PHONY: setup quickstart lint test test-all docs mutants bench chromium format clean
 
 setup: $(READY)
 
@@ -40,6 +40,18 @@ docs: $(READY)
 mutants: $(READY)
 	$(PYTEST) -q tests/conformance
 	$(BIN)/python tests/mutants.py --jobs 2
+
+# Kernels beside other libraries, sampling, training beside TRL, growth of costs: hours, with nothing else to do.
+bench: $(READY)
+	$(BIN)/python -m pip download -q --no-deps -d build/wheels liger-kernel cut-cross-entropy verl
+	$(BIN)/python benchmarks/kernels/run.py --wheels build/wheels --shape T=2048,H=256,V=32000 --mask 0.5 \
+	  --json benchmarks/results/kernels_peers_cpu.json
+	$(BIN)/python benchmarks/sampling/run.py --json benchmarks/results/sampling.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compare/run.py --model tiny mid --repeats 3 \
+	  --json benchmarks/results/compare_cpu.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compare/growth.py --json benchmarks/results/growth_cpu.json \
+	  --plot docs/performance_growth.png
+	$(BIN)/python benchmarks/compare/page.py
 
 chromium:
 	@command -v chromium >/dev/null || { echo "installing chromium for the browser tests"; \
