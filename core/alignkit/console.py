@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from alignkit.files import write_nowhere
+from alignkit.processes import is_first
 from alignkit.redact import redact
 from alignkit.terminal import printable
 
@@ -42,10 +43,10 @@ class _Plain(logging.Formatter):
 
 
 def set_up_logging(verbose: bool = False) -> None:
-    """Log lines through the shared console."""
+    """Log lines through the shared console; of several processes the first one speaks."""
     handler = RichHandler(console=console(), show_level=False, show_path=False, markup=False, log_time_format="%X")
     handler.setFormatter(_Plain("%(message)s"))
     logger = logging.getLogger("alignkit")
     logger.handlers = [handler]
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel((logging.DEBUG if verbose else logging.INFO) if is_first() else logging.CRITICAL)
     logger.propagate = False

@@ -62,8 +62,16 @@ class Terminated(SystemExit):
         super().__init__(128 + number)
 
 
+class EndedElsewhere(SystemExit):
+    """Another process of the run (`rank`) has come to its end, with the same exit status, and has said why."""
+
+    def __init__(self, rank: int, status: int) -> None:
+        super().__init__(status)
+        self.rank = rank
+
+
 # What passes through the nets that keep a plugin's failures to itself.
-ENDINGS = (KeyboardInterrupt, Terminated)
+ENDINGS = (KeyboardInterrupt, Terminated, EndedElsewhere)
 
 
 class AlignkitDeprecationWarning(FutureWarning):

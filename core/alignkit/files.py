@@ -6,9 +6,9 @@ import json
 import math
 import numbers
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,20 +26,18 @@ TEMP = ".tmp"
 def atomic_write(path: Path) -> Iterator[IO[str]]:
     """Text file at `path` that appears complete (temp file, fsync, rename) or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temp = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMP, dir=path.parent)
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMP}")
+    # Made with the mode that the user's umask leaves: asking for the umask would set it for all threads.
+    handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; what a run writes is as readable as the user's umask says.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temp).chmod(0o666 & ~umask)
-        Path(temp).replace(path)
+        temp.replace(path)
         sync(path.parent)
     except BaseException as error:
-        Path(temp).unlink(missing_ok=True)
+        temp.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a write that fails does not say into which file
         raise
@@ -170,10 +168,15 @@ def digest(data: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def checksum(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 def fingerprint(path: Path) -> str:
     """Content hash of a file, or size and modification time of a very large one."""
     stat = path.stat()
     if stat.st_size <= HASHED_BYTES:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return str(checksum(path)["sha256"])
     return f"{stat.st_size}-{stat.st_mtime_ns}"

@@ -7,6 +7,7 @@ import pluggy
 
 from alignkit.errors import ENDINGS, AlignkitError, Fault, said_by
 from alignkit.manager import PluginManager
+from alignkit.processes import is_first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,12 @@ SHOWN = 200  # characters of a completion in a message
 
 
 def notify(manager: PluginManager, hook: str, **arguments: Any) -> None:
-    """Call every listener. One that raises is reported and skipped; an AlignkitError (asking to stop) passes."""
+    """Call every listener, of several processes on the first one.
+
+    One that raises is reported and skipped; an AlignkitError (asking to stop) passes.
+    """
+    if not is_first():
+        return
     for implementation in _in_order(manager, hook):
         wanted = {name: arguments[name] for name in implementation.argnames if name in arguments}
         try:

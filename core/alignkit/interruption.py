@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from alignkit.errors import Terminated
 from alignkit.files import write_nowhere
+from alignkit.processes import is_first
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 HANGUP = getattr(signal, "SIGHUP", None)
@@ -63,7 +64,8 @@ class Interruption:
         if self.requested is None and self._listening:
             self.requested = number
             with suppress(OSError):  # nobody may be left to read it
-                os.write(2, MESSAGE)  # no logging here: the lock of a handler may be held
+                if is_first():
+                    os.write(2, MESSAGE)  # no logging here: the lock of a handler may be held
             return
         _raise(number)
 

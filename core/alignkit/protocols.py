@@ -2,8 +2,22 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from alignkit.capabilities import BatchRelative as BatchRelative
+from alignkit.capabilities import DrawsByRow as DrawsByRow
+from alignkit.capabilities import Examines as Examines
+from alignkit.capabilities import ExaminesData as ExaminesData
+from alignkit.capabilities import PassesOver as PassesOver
+from alignkit.capabilities import Preview as Preview
+from alignkit.capabilities import Previews as Previews
+from alignkit.capabilities import ReportsAnnotation as ReportsAnnotation
+from alignkit.capabilities import ReportsFigures as ReportsFigures
+from alignkit.capabilities import SharesTrunk as SharesTrunk
+from alignkit.capabilities import SharesWork as SharesWork
+from alignkit.capabilities import TaskByTask as TaskByTask
+from alignkit.capabilities import TextOnly as TextOnly
+from alignkit.capabilities import shares_work as shares_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +29,6 @@ if TYPE_CHECKING:
     from alignkit.context import StepContext
     from alignkit.data.store import RecordFile
     from alignkit.kl import KLTerm
-    from alignkit.preflight import DataView, Finding
     from alignkit.records import Content, Judgement, Prompt, Record, Sampling, Task
 
 Metrics = Mapping[str, float]
@@ -35,15 +48,6 @@ class Critic(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write a folder that transformers loads as a one-label sequence classifier."""
-        ...
-
-
-@runtime_checkable
-class SharesTrunk(Protocol):
-    """A critic that is a head on the policy's own hidden states: its `module` is that head alone."""
-
-    def values_of(self, h_NH: "Tensor") -> "Tensor":
-        """V of each hidden state of the policy, [N], float32; the gradient goes on into the policy."""
         ...
 
 
@@ -112,25 +116,6 @@ class Scores(Protocol):
         ...
 
 
-@runtime_checkable
-class ReportsFigures(Protocol):
-    """A source of scores that has more to say about them than their mean."""
-
-    def figures(self) -> Mapping[str, float]:
-        """Figures of the last `score` call, logged beside the loop's own, for example `reward/length`."""
-        ...
-
-
-@runtime_checkable
-class BatchRelative(Protocol):
-    """A source that may score a completion by the others beside it, so that scores of two batches do not compare."""
-
-    @property
-    def batch_relative(self) -> bool:
-        """Whether it does."""
-        ...
-
-
 class Annotates(Protocol):
     """A reward source that gives judgements (`collect`)."""
 
@@ -139,35 +124,10 @@ class Annotates(Protocol):
         ...
 
 
-@runtime_checkable
-class ReportsAnnotation(Protocol):
-    """A source of judgements that has more to say about them than what they are."""
-
-    def annotation_figures(self) -> Mapping[str, Any]:
-        """Figures of the last `annotate`, for the summary of `collect`: failures, cost, a snapshot's hash."""
-        ...
-
-
-@runtime_checkable
-class TaskByTask(Protocol):
-    """A source of judgements that comes to the tasks one after the other.
-
-    With `task_by_task`, `annotate` yields all judgements of a task before the first of the next, in the order of the
-    tasks, and what it says of one does not depend on which others it is asked about. `collect` writes them down as they
-    come, and a run that goes on asks about the tasks that are left. Any other source is asked about all of them again.
-    """
-
-    @property
-    def task_by_task(self) -> bool:
-        """Whether it does."""
-        ...
-
-
 class Whitening(NamedTuple):
     """How advantages are brought to mean 0 and variance 1 over the batch; see `alignkit.masked.whiten`."""
 
     variance: Literal["biased", "unbiased"] = "biased"
-    scope: Literal["global", "local"] = "global"
 
 
 class Needs(NamedTuple):
@@ -198,49 +158,6 @@ class Advantage(Protocol):
         `values_BT` are the critic's; with `needs.greedy_baseline` the score of the prompt's greedy completion at each
         token; else None.
         """
-        ...
-
-
-@runtime_checkable
-class Examines(Protocol):
-    """A step or optimizer stage that can say before its work what is likely to be wrong with it.
-
-    Called by `alignkit check` and before a run as far as the inputs are there, and again right before the step runs. It
-    is quick (it looks at a sample, and says how large that is), changes nothing, and leaves no model in memory. The
-    first input that is not there yet (`context.resolve`, `context.records`) ends it; what it said until then counts.
-    """
-
-    def examine(self, context: "StepContext") -> "Iterable[Finding]":
-        """Findings with a code of `alignkit.preflight.CODES`, each at an option of its own or at a file."""
-        ...
-
-
-class Preview(NamedTuple):
-    """Part -> its first records. `complete`: these are all parts and records that the step will have.
-
-    `reasons`: part that will not be there -> why, as far as that is known.
-    """
-
-    parts: "Mapping[str, Sequence[Record]]"
-    complete: bool
-    reasons: "Mapping[str, str]" = MappingProxyType({})
-
-
-@runtime_checkable
-class Previews(Protocol):
-    """A step that can show the beginning of its result before it has run, for later steps to be looked at with."""
-
-    def preview(self, context: "StepContext") -> Preview:
-        """What is known before the run; quick, and without a trace. Parts that are not known yet are left out."""
-        ...
-
-
-@runtime_checkable
-class ExaminesData(Protocol):
-    """A data stage that also looks at rows of its data, as the model that it starts from reads them."""
-
-    def examine_data(self, view: "DataView") -> "Iterable[Finding]":
-        """Findings about the rows: cut, without an end token, unlike what the model was made for."""
         ...
 
 
@@ -324,15 +241,6 @@ class RolloutStage(Resumable, Protocol):
         ...
 
 
-@runtime_checkable
-class PassesOver(Protocol):
-    """A rollout stage whose schedules count updates that were planned, whether they come or not."""
-
-    def pass_over(self) -> None:
-        """The batch of this iteration was left out: go on as after an `update` that changed no weight."""
-        ...
-
-
 class StepOutput(NamedTuple):
     """`outputs` maps part names ("" is the step itself) to paths inside the step's folder."""
 
@@ -351,7 +259,8 @@ class Step(Protocol):
 class Sampler(Protocol):
     """Draws completions, from softmax(logits / temperature) or from a part of it that `Rollout.kept_BTK` names.
 
-    The part is what `Sampling` (top-k, then top-p) and then the sampler's own options leave.
+    The part is what `Sampling` (top-k, then top-p) and then the sampler's own options leave. One that has texts without
+    ids satisfies `TextOnly` too.
     """
 
     def rollout(self, policy: Policy, prompts: "Sequence[Prompt]", sampling: "Sampling", seed: int) -> "Rollout":

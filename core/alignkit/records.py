@@ -96,7 +96,10 @@ class Sampling(Record):
 
 
 class Candidate(Record):
-    """One sampled completion, with everything needed to sample or train on it again."""
+    """One sampled completion, with everything needed to sample or train on it again.
+
+    Of a sampler that has texts only there are no ids, and `policy_revision` is what its server says that it serves.
+    """
 
     id: str
     prompt_id: str

@@ -7,7 +7,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 # No recipe names a component of these kinds.
-OUTSIDE_RECIPES = ("launcher", "command")
+OUTSIDE_RECIPES = ("command",)
 # What the recipe does without a key, where the model's empty default stands for something else.
 SAID_DEFAULTS = {"trackers": "those meant for every run"}
 RECIPE_MARK = "<!-- options of the recipe -->"

@@ -6,7 +6,7 @@ from alignkit.testing import AdvantageContract
 
 class TestGAE(AdvantageContract):
     component = "gae"
-    bad_options = ({"gamma": 0}, {"gamma": 1.1}, {"lam": -0.1}, {"whiten_scope": "everywhere"})
+    bad_options = ({"gamma": 0}, {"gamma": 1.1}, {"lam": -0.1}, {"whiten_variance": "any"})
 
 
 class TestGAEOfOneStep(AdvantageContract):

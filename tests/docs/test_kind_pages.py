@@ -38,7 +38,7 @@ PASSING = {
     "command": 2,
 }
 # Kinds that no recipe names.
-OUTSIDE = ("launcher", "command")
+OUTSIDE = ("command",)
 RECIPE = """
 name: around
 policy: {name: causal_lm, init: {preset: nano}, tokenizer: {train_on: "@corpus"}}

@@ -1,6 +1,7 @@
 """`alignkit check RECIPE [KEY=VALUE …]`: everything that can be known to be wrong or unwise before a run."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -60,21 +61,21 @@ def command(
             others = before_run(loaded, allowed, frozenset(steps))
             findings = by_severity([*findings, *(finding for finding in others if finding.what not in said)])
         except AlignkitError as error:
-            code = "R003" if isinstance(error, Fault) else "R001"
-            findings = [Finding(code, error.what, error.where or "", error.hint or "")]
+            findings = [Finding.of("R003" if isinstance(error, Fault) else "R001", error)]
     errors = [finding for finding in findings if finding.severity == "error"]
     if as_json:
         data = {"ok": not errors, "findings": [one.data() for finding in findings for one in finding.each()]}
         say_json(redacted(data))
     else:
-        _print(findings)
-        click.echo(_last_line(recipe, loaded, findings))
+        groups = _grouped(findings)
+        _print(groups)
+        click.echo(_last_line(recipe, loaded, [first.severity for first, *_ in groups]))
     if errors:
         # A plugin that fails is a fault, as in a run.
         sys.exit(4 if all(finding.code == "R003" for finding in errors) else 2)
 
 
-def _shown(findings: "Sequence[Finding]") -> "list[list[Finding]]":
+def _grouped(findings: "Sequence[Finding]") -> "list[list[Finding]]":
     """One thing in several places is said once, and counted once."""
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
@@ -82,8 +83,8 @@ def _shown(findings: "Sequence[Finding]") -> "list[list[Finding]]":
     return list(groups.values())
 
 
-def _print(findings: "Sequence[Finding]") -> None:
-    for finding, *same in _shown(findings):
+def _print(groups: "Sequence[Sequence[Finding]]") -> None:
+    for finding, *same in groups:
         head = click.style(f"{finding.code} {finding.severity}", fg=COLOURS[finding.severity])
         places = "; ".join(f.where for f in (finding, *same) if f.where)
         place = f"{places}: " if places else ""
@@ -91,9 +92,10 @@ def _print(findings: "Sequence[Finding]") -> None:
         click.echo(f"{head}: " + printable(redact(f"{finding.title}\n  {place}{finding.what}{advice}")))
 
 
-def _last_line(recipe: str, loaded: "Loaded | None", findings: "Sequence[Finding]") -> str:
-    counts = {s: sum(f.severity == s for f, *_ in _shown(findings)) for s in ("error", "warning", "note")}
-    shown = ", ".join(f"{n} {s}{'s' * (n != 1)}" for s, n in counts.items() if n)
+def _last_line(recipe: str, loaded: "Loaded | None", severities: Sequence[str]) -> str:
+    """`severities` are those of what was printed, the worst first."""
+    counts = Counter(severities)
+    shown = ", ".join(f"{n} {s}{'s' * (n != 1)}" for s, n in counts.items())
     if counts["error"] or loaded is None:
         return f"{recipe} cannot be run: {shown}"
     steps = ", ".join(step.id for step in loaded.recipe.steps)

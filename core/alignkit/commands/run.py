@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from alignkit.commands.options import allowed_code, plugin_options
+from alignkit.processes import is_first, joined
 
 
 @click.command("run")
@@ -28,6 +29,7 @@ from alignkit.commands.options import allowed_code, plugin_options
 )
 @plugin_options
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@joined()
 def command(
     recipe: str,
     overrides: tuple[str, ...],
@@ -41,10 +43,11 @@ def command(
     """Run a recipe (a file, or the name of a shipped one such as quickstart).
 
     The same command goes on where a stopped run left off; finished steps are not repeated. KEY=VALUE sets a variable,
-    a step's option (ID.option=value), or name, seed, rounds, output, device, kernels.
+    a step's option (ID.option=value), or name, seed, rounds, output, device, kernels;
+    launcher=torchrun starts it as several processes.
     """
     from alignkit.console import console, set_up_logging
-    from alignkit.engine import run_recipe
+    from alignkit.launching import launch
     from alignkit.recipe import load_recipe
 
     set_up_logging(verbose)
@@ -59,6 +62,13 @@ def command(
     again += [part for path in plugin_folders for part in ("--plugins-dir", str(path))]
     again += ["--strict-plugins"] * strict_plugins
     command = shlex.join(again)
+    once = ["--from", start_from] if start_from is not None else []
+    status = launch(loaded, [*again[1:], *once, *["--verbose"] * verbose], allowed)
+    if status is not None:
+        click.get_current_context().exit(status)
+    from alignkit.engine import run_recipe  # torch comes with it, which a process that launches others need not have
+
     run_recipe(loaded, start_from=start_from, reuse=reuse, allow_code=allowed, command=command)
     folder = Path(loaded.recipe.output) / loaded.recipe.name
-    console().print(f"done: {folder / 'report.html'} · {folder / 'summary.json'}", highlight=False, markup=False)
+    if is_first():
+        console().print(f"done: {folder / 'report.html'} · {folder / 'summary.json'}", highlight=False, markup=False)

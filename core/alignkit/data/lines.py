@@ -20,29 +20,24 @@ SHOWN_BYTES = 4 * (SHOWN_CHARACTERS + 1)
 
 
 class _Line(NamedTuple):
-    number: int
     text: str
     ended: bool = True
 
 
 def text_rows(path: Path) -> Iterator[SourceRow | BadRow]:
     """Every line of a text file, empty ones included, without its line end."""
-    for line in _lines(path):
-        if isinstance(line, BadRow):
-            yield line
-        else:
-            yield SourceRow(f"{path}:{line.number}", line.text)
+    for number, line in enumerate(_lines(path), 1):
+        yield line if isinstance(line, BadRow) else SourceRow(f"{path}:{number}", line.text)
 
 
 def json_line_rows(path: Path) -> Iterator[SourceRow | BadRow]:
     """One JSON object a line. Blank lines are ignored at the end of the file and bad rows before."""
     blank = 0  # a number, not a list: a small gzip file may hold a billion of them
     first = True
-    for line in _lines(path):
+    for number, line in enumerate(_lines(path), 1):
         if isinstance(line, _Line) and not line.text.strip():
             blank += 1
             continue
-        number = line.number if isinstance(line, _Line) else int(str(line.where).rpartition(":")[2])
         if blank:
             problem = "a blank line between rows" if blank == 1 else f"{blank} blank lines between rows"
             yield BadRow(problem, where=f"{path}:{number - blank}", reason="blank line", row="", rows=blank)
@@ -141,6 +136,7 @@ def damaged(where: str, error: Exception) -> BadRow:
 
 
 def _lines(path: Path) -> Iterator[_Line | BadRow]:
+    """Every line, or what is wrong with it: one of the two for each."""
     wrong = misnamed(path)
     if wrong is not None:
         yield wrong
@@ -182,7 +178,7 @@ def _preview(raw: bytes) -> str:
 
 def _decoded(path: Path, number: int, raw: bytes) -> _Line | BadRow:
     if raw == b"\n":
-        return _Line(number, "")
+        return _Line("")
     if b"\0" in raw:
         problem = f"a NUL byte at column {raw.index(0) + 1}: is this a text file in UTF-8?"
         reason = "NUL character"
@@ -192,7 +188,7 @@ def _decoded(path: Path, number: int, raw: bytes) -> _Line | BadRow:
     else:
         try:
             ended = raw.endswith(b"\n")
-            return _Line(number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r"), ended)
+            return _Line(raw.decode("utf-8").removesuffix("\n").removesuffix("\r"), ended)
         except UnicodeDecodeError as error:
             problem = f"not UTF-8: byte 0x{raw[error.start]:02x} at column {error.start + 1}; {NO_UTF8}"
             reason = "not UTF-8"

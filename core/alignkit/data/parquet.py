@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alignkit.data.lines import MAX_BYTES
-from alignkit.data.rows import BadRow, checked_object
+from alignkit.data.rows import BadRow, checked_object, first_line
 from alignkit.protocols import SourceRow
 
 # Few: a page of a kilobyte may stand for rows of megabytes, each a reference to the same text.
@@ -33,7 +33,7 @@ def parquet_rows(path: Path) -> Iterator[SourceRow | BadRow]:
                     number += 1
                     yield row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        problem = f"the parquet file is damaged ({_first_line(error)}); the rows from here on are lost"
+        problem = f"the parquet file is damaged ({first_line(error)}); the rows from here on are lost"
         yield BadRow(problem, where=f"{path}:{number + 1}", reason="damaged parquet", ends_file=True)
 
 
@@ -59,7 +59,7 @@ def _row_of(one: Any, where: str) -> SourceRow | BadRow:
     except UnicodeDecodeError as error:
         return BadRow(f"a text is not UTF-8 ({error.reason})", where=where, reason="not UTF-8")
     except (ValueError, OverflowError) as error:  # such as a date after the year 9999
-        return BadRow(f"a value cannot be read: {_first_line(error)}", where=where, reason="wrong type")
+        return BadRow(f"a value cannot be read: {first_line(error)}", where=where, reason="wrong type")
 
 
 def checked(where: str, row: Any) -> SourceRow | BadRow:
@@ -73,7 +73,3 @@ def checked(where: str, row: Any) -> SourceRow | BadRow:
 
 def _given_twice(names: list[str]) -> str | None:
     return next((name for n, name in enumerate(names) if name in names[:n]), None)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

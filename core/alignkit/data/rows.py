@@ -159,6 +159,11 @@ def json_problem(error: json.JSONDecodeError) -> str:
     return error.msg.rstrip(": ").removesuffix(" at")
 
 
+def first_line(error: BaseException) -> str:
+    """What another library says; its class, where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def brief(name: str) -> str:
     """A key or word in quotes, shortened: a message stays readable whatever the file holds."""
     return repr(name if len(name) <= 60 else name[:60] + "…")

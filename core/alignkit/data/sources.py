@@ -13,7 +13,7 @@ from alignkit.data.arrays import json_array_rows
 from alignkit.data.kinds import CONVERT
 from alignkit.data.lines import is_array, json_line_rows, text_rows
 from alignkit.data.parquet import checked, parquet_rows
-from alignkit.data.rows import BadRow, Rows, shown
+from alignkit.data.rows import BadRow, Rows, first_line, shown
 from alignkit.errors import UserError
 from alignkit.protocols import SourceRow
 
@@ -140,11 +140,7 @@ def _loaded(name: str, config: str | None, split: str | None) -> Any:
     except Exception as error:
         # Not found, no network, unknown configuration or split: the library has no common class for them.
         raise UserError(
-            f"cannot load the hub data set {name!r}: {type(error).__name__}: {_first_line(error)}",
+            f"cannot load the hub data set {name!r}: {type(error).__name__}: {first_line(error)}",
             where=name if config is None else f"{name}:{config}",
             hint="check name, configuration, split and network; no local file or folder has that name either",
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,28 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from alignkit.errors import UserError
 from alignkit.manager import PluginManager
-
-if TYPE_CHECKING:
-    import torch
+from alignkit.processes import gathered
 
 SHOWN = 5
 
 
 def require_same_plugins(manager: PluginManager) -> None:
     """Raise UserError, on every rank alike, if the ranks have other plugins or versions. Alone it does nothing."""
-    import torch.distributed
-
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
     own = json.dumps(plugin_set(manager), sort_keys=True).encode()
-    if len(set(_gather(hashlib.sha256(own).digest()))) == 1:
+    if len(set(gathered(hashlib.sha256(own).digest()))) == 1:
         return
-    problems = differences([json.loads(text) for text in _gather(own)])
+    problems = differences([json.loads(text) for text in gathered(own)])
     more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
     raise UserError(
         f"the processes of this run have different plugins: {'; '.join(problems[:SHOWN])}{more}",
@@ -51,25 +43,3 @@ def differences(sets: list[dict[str, str]]) -> list[str]:
 def _ranks(numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:SHOWN])) + (", …" if len(numbers) > SHOWN else "")
     return f"rank {shown}" if len(numbers) == 1 else f"ranks {shown}"
-
-
-def _gather(data: bytes) -> list[bytes]:
-    """Every rank's bytes. As tensors: torch's own gathering of objects pickles them."""
-    import torch
-    import torch.distributed as dist
-
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-    sizes = _all_gather(torch.tensor([len(data)], device=device))
-    lengths = [int(size) for size in sizes]
-    padded = torch.zeros(max(lengths), dtype=torch.uint8, device=device)
-    padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8).to(device)
-    return [bytes(row[:n].tolist()) for row, n in zip(_all_gather(padded), lengths, strict=True)]
-
-
-def _all_gather(value: "torch.Tensor") -> "Iterable[torch.Tensor]":
-    import torch
-    import torch.distributed as dist
-
-    found = [torch.empty_like(value) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, value)
-    return found

@@ -1,23 +1,18 @@
 """What a finished step has left, file by file, so that a later run notices what is missing or damaged."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignkit.files import HASHED_BYTES
+from alignkit.files import HASHED_BYTES, checksum
 
 METRICS = "metrics.jsonl"
 
 
 def listed(folder: Path, outputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of every file of a step's parts and of its metrics, by its path below `folder`."""
-    found = {}
-    for path in _files(folder, {*outputs.values(), METRICS}):
-        with path.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        found[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": checksum}
-    return dict(sorted(found.items()))
+    paths = _files(folder, {*outputs.values(), METRICS})
+    return dict(sorted((path.relative_to(folder).as_posix(), checksum(path)) for path in paths))
 
 
 def damage(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -32,10 +27,8 @@ def damage(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
         size = path.stat().st_size
         if size != expected["bytes"]:
             return f"{name} has {size} bytes instead of {expected['bytes']}"
-        if size <= HASHED_BYTES:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-                    return f"the content of {name} was changed"
+        if size <= HASHED_BYTES and checksum(path)["sha256"] != expected["sha256"]:
+            return f"the content of {name} was changed"
     return None
 
 

@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from alignkit.doctor.finding import Code, Severity
+from alignkit.errors import AlignkitError
 
 OPTION = re.compile(r"(\w+(\.\w+)*)?")
 PLACED = re.compile(r"(?P<where>\S.*?:\d+|command line): (?P<what>.*)")
@@ -111,6 +113,11 @@ class Finding:
     where: str = ""
     hint: str = ""
 
+    @classmethod
+    def of(cls, code: str, error: AlignkitError) -> Self:
+        """What an error says."""
+        return cls(code, error.what, error.where or "", error.hint or "")
+
     @property
     def severity(self) -> Severity:
         """`error`, `warning` or `note`."""
@@ -151,6 +158,11 @@ class Finding:
         """For JSON."""
         keys = ("code", "severity", "where", "what", "advice")
         return {key: getattr(self, key) for key in keys}
+
+
+def place(path: Path) -> str:
+    """A path with a slash, so that it is not taken for an option."""
+    return str(path) if len(path.parts) > 1 else f"./{path}"
 
 
 def by_severity(findings: list[Finding]) -> list[Finding]:

@@ -10,26 +10,18 @@ from typing import Any
 
 from alignkit.modeling import folders
 from alignkit.modeling.encoding import TextEncoder
+from alignkit.preflight.finding import place
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1}
 
 
-@dataclass(frozen=True)
-class ModelFacts:
-    """A model folder. `saved_stop_ids` are those of its two configs, which other tools go by."""
+class ModelSizes:
+    """What a model's config and the shapes of its weights say."""
 
-    path: str
-    encoder: TextEncoder
     config: Any
-    saved_stop_ids: frozenset[int]
     parameters: int
     bytes: int
     matrices: tuple[tuple[int, int], ...]
-
-    @property
-    def max_positions(self) -> int | None:
-        """Tokens that fit."""
-        return getattr(self.config, "max_position_embeddings", None)
 
     @property
     def vocabulary(self) -> int:
@@ -40,19 +32,35 @@ class ModelFacts:
         """A size that the config has."""
         return int(getattr(self.config, name, None) or default)
 
-    def trained(self, rank: int | None) -> int:
-        """Parameters that have gradients: all, or those of adapters of this rank."""
-        return self.parameters if rank is None else self.adapted(rank)
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens that fit."""
+        return getattr(self.config, "max_position_embeddings", None)
 
-    def adapted(self, rank: int) -> int:
-        """Parameters of low-rank additions to every matrix but those of the vocabulary."""
+    def trained(self, rank: int | None) -> int:
+        """Parameters that have gradients: all, or low-rank additions to every matrix but those of the vocabulary."""
+        if rank is None:
+            return self.parameters
         return sum(rank * (a + b) for a, b in self.matrices if self.vocabulary not in (a, b))
+
+
+@dataclass(frozen=True)
+class ModelFacts(ModelSizes):
+    """A model folder. `saved_stop_ids` are those of its two configs, which other tools go by."""
+
+    path: str
+    encoder: TextEncoder
+    config: Any
+    saved_stop_ids: frozenset[int]
+    parameters: int
+    bytes: int
+    matrices: tuple[tuple[int, int], ...]
 
 
 def model_facts(path: str) -> ModelFacts | None:
     """Facts of a local folder; None for a hub name, which is not asked for here. Raises UserError if it is no model."""
     folder = Path(path).expanduser()
-    return _facts(str(folder) if len(folder.parts) > 1 else f"./{folder}", _mark(folder)) if folder.is_dir() else None
+    return _facts(place(folder), _mark(folder)) if folder.is_dir() else None
 
 
 def _mark(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -44,7 +44,7 @@ def look_at(built: object, context: StepContext) -> tuple[list[Finding], tuple[s
     except ENDINGS:
         raise
     except AlignkitError as error:
-        found.append(Finding("R005", error.what, error.where or "", error.hint or ""))
+        found.append(Finding.of("R005", error))
     except Exception as error:
         found.append(Finding("R005", f"its examine failed: {said_by(error)}"))
     return found, ()

@@ -28,12 +28,12 @@ def chosen(recipe: Recipe, manager: PluginManager) -> "tuple[torch.device, Ops, 
     try:
         device = choose_device(recipe.device)
     except UserError as error:
-        found.append(Finding("R002", error.what, error.where or "", error.hint or ""))
+        found.append(Finding.of("R002", error))
         device = torch.device("cpu")
     try:
         ops = choose_ops(manager, recipe.kernels, device)
     except UserError as error:
-        found.append(Finding("R002", error.what, error.where or "", error.hint or ""))
+        found.append(Finding.of("R002", error))
         ops = choose_ops(manager, "eager", device)
     return device, ops, [*found, *device_findings(recipe, device, ops)]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from alignkit.preflight.finding import Finding
-from alignkit.preflight.folder import ModelFacts
+from alignkit.preflight.folder import ModelSizes
+from alignkit.recipe.model import CheckpointOptions
 
 if TYPE_CHECKING:
     import torch
@@ -45,12 +46,12 @@ class Room(NamedTuple):
     name: str
 
 
-def frozen(name: str, model: ModelFacts, width: int | None = None) -> Part:
+def frozen(name: str, model: ModelSizes, width: int | None = None) -> Part:
     """A model that is only read; `width`: bytes a weight, by default those in its file."""
     return Part(name, model.bytes if width is None else width * model.parameters)
 
 
-def trained(name: str, model: ModelFacts, width: int = 4, adapter_rank: int | None = None) -> Part:
+def trained(name: str, model: ModelSizes, width: int = 4, adapter_rank: int | None = None) -> Part:
     """A model with gradients and Adam's moments; with adapters those of the adapters alone, in float32."""
     each = width if adapter_rank is None else 4
     frozen_weights = 0 if adapter_rank is None else width * model.parameters
@@ -59,7 +60,7 @@ def trained(name: str, model: ModelFacts, width: int = 4, adapter_rank: int | No
 
 
 def activations(
-    model: ModelFacts, tokens: int, *, whole_logits: bool = False, half: bool = False, checkpointed: bool = False
+    model: ModelSizes, tokens: int, *, whole_logits: bool = False, half: bool = False, checkpointed: bool = False
 ) -> Part:
     """What the backward pass of a micro-batch keeps; `half`: matrix products in bfloat16.
 
@@ -74,12 +75,22 @@ def activations(
     return Part("activations", tokens * (numbers * (3 if half else 4) + logits), certain=False)
 
 
-def cache(model: ModelFacts, rows: int, tokens: int, width: int = 4) -> Part:
+def cache(model: ModelSizes, rows: int, tokens: int, width: int = 4) -> Part:
     """Keys and values while sampling `rows` completions at once, and one step's logits."""
+    return Part("sampling", rows * (tokens * cache_per_token(model, width) + 3 * 4 * model.vocabulary), certain=False)
+
+
+def cache_per_token(model: ModelSizes, width: int = 4) -> int:
+    """Bytes of the keys and values of one token."""
     heads = model.number("num_attention_heads", 1)
     size = model.number("head_dim", model.number("hidden_size", 0) // heads)
-    per_token = 2 * model.number("num_hidden_layers", 1) * model.number("num_key_value_heads", heads) * size * width
-    return Part("sampling", rows * (tokens * per_token + 3 * 4 * model.vocabulary), certain=False)
+    return 2 * model.number("num_hidden_layers", 1) * model.number("num_key_value_heads", heads) * size * width
+
+
+def snapshot(changing: int, options: CheckpointOptions, device: "torch.device") -> Part | None:
+    """The copy that a checkpoint is written from in the background: weights that are trained, and two moments each."""
+    background = device.type == "cuda" if options.background is None else options.background
+    return Part("copy for a checkpoint", 3 * changing) if background else None
 
 
 def peak(parts: Sequence[Part]) -> int:
@@ -92,8 +103,17 @@ def peak(parts: Sequence[Part]) -> int:
     return max(certain, certain - sum(p.gradients for p in parts) + passing)
 
 
-def memory_findings(parts: Sequence[Part], device: "torch.device") -> Iterator[Finding]:
-    """Whether the parts fit. Estimates are never errors; what has to be there at once can be."""
+def memory_findings(parts: Sequence[Part], device: "torch.device", on_host: Part | None = None) -> Iterator[Finding]:
+    """Whether the parts fit, and what is kept in the machine's own memory beside those on a GPU.
+
+    Estimates are never errors; what has to be there at once can be.
+    """
+    import torch
+
+    if on_host is not None and device.type != "cpu":
+        yield from memory_findings([on_host], torch.device("cpu"))
+    elif on_host is not None:
+        parts = [*parts, on_host]
     room = memory_room(device)
     if room is None:
         return

@@ -37,9 +37,8 @@ def recipe_findings(loaded: "Loaded", allow_code: frozenset[str]) -> tuple[list[
     # First the recipe by itself, then with the files, models and code that it names.
     for code, allowed in (("R001", None), ("R002", allow_code)):
         for step, error in recipe_problems(loaded.recipe, loaded.manager, loaded.lines, allowed):
-            where = error.where or ""
-            kind = "R003" if isinstance(error, Fault) else code
-            found.setdefault((error.what, where), Finding(kind, error.what, where, error.hint or ""))
+            finding = Finding.of("R003" if isinstance(error, Fault) else code, error)
+            found.setdefault((finding.what, finding.where), finding)
             steps |= {step} if step else {s.id for s in loaded.recipe.steps}
     return list(found.values()), steps
 
@@ -152,7 +151,7 @@ class _Before:
                 changed |= {step.id, LATEST}
                 if follows:  # it differs as what it is made of does
                     continue
-            yield Finding("R075", error.what, error.where or "", error.hint or "")
+            yield Finding.of("R075", error)
 
     def _to_do(self) -> Iterator[tuple[int, StepSpec, int]]:
         """Steps that are not finished, in order; finished ones count as inputs of what comes after them."""
@@ -178,7 +177,7 @@ class _Before:
         except NotYetError as error:
             return [], error.references
         except AlignkitError as error:  # what its build needs may be there only when the step runs
-            return [Finding("R005", error.what, error.where or "", error.hint or "")], ()
+            return [Finding.of("R005", error)], ()
         found, missing = look_at(built, context)
         if not missing and not any(finding.severity == "error" for finding in found):
             self.previewed.add(built, context)

@@ -27,12 +27,12 @@ def batch_findings(config: object, total: int) -> Iterator[Finding]:
         yield Finding("R029", f"batch_size is {size}, and there {rows}: a pass is one step", "batch_size")
 
 
-def sampling_findings(sampling: Sampling, option: str = "sampling") -> Iterator[Finding]:
+def sampling_findings(sampling: Sampling) -> Iterator[Finding]:
     """Of rollouts that are trained on."""
     limits = [f"top_k {sampling.top_k}"] * bool(sampling.top_k) + [f"top_p {sampling.top_p:g}"] * (sampling.top_p < 1)
     if limits:
         what = f"{' and '.join(limits)}: updates count the tokens that could be drawn, and KL is not measured"
-        yield Finding("R041", what, option)
+        yield Finding("R041", what, "sampling")
 
 
 def usage_findings(iterations: int, batch_size: int, samples_per_prompt: int, prompts: int) -> Iterator[Finding]:

@@ -1,10 +1,10 @@
 """The rows that are looked at: spread evenly over the file, the same ones each time."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from alignkit.data.store import RecordFile
+from alignkit.preflight.finding import place
 from alignkit.preflight.folder import ModelFacts
 from alignkit.records import Content, Demonstration, LabelledCompletion, PreferencePair, Record
 
@@ -14,11 +14,6 @@ ENCODED, READ = 200, 5000
 INCOMPLETE = ".incomplete"
 # A share of rows above this is worth a warning.
 NOTABLE = 0.01
-
-
-def place(path: Path) -> str:
-    """A path with a slash, so that it is not taken for an option."""
-    return str(path) if len(path.parts) > 1 else f"./{path}"
 
 
 class Sample(NamedTuple):
@@ -67,6 +62,11 @@ class DataView(NamedTuple):
     model: ModelFacts | None
     data: Sample
     eval_data: Sample | None
+
+    @property
+    def max_positions(self) -> int | None:
+        """Of the model, as far as it is known."""
+        return None if self.model is None else self.model.max_positions
 
 
 def sides(record: Record) -> list[tuple[Content, Content]]:

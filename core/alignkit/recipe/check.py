@@ -129,12 +129,11 @@ def resolve(
 def _options_inside(config: type[BaseModel], options: Mapping[str, Any], manager: PluginManager) -> dict[str, str]:
     """Option -> its place, for the components that `options` name: `lr` -> `optimizer_stage.lr`."""
     found: dict[str, str] = {}
-    for name, field in config.model_fields.items():
-        marker = next((m for m in field.metadata if isinstance(m, SlotOf)), None)
+    for name, kind in _slot_fields(config):
         value = options.get(name)
         component = value.get("name") if isinstance(value, dict) else value
-        if marker is not None and component in manager.names(marker.kind):
-            for key in manager.get(marker.kind, component).component.config.model_fields:
+        if component in manager.names(kind):
+            for key in manager.get(kind, component).component.config.model_fields:
                 found.setdefault(key, f"{name}.{key}")
     return found
 
@@ -153,19 +152,24 @@ def _preflight(
 
 def slots(config: BaseModel) -> Iterator[tuple[Kind, ComponentSpec, KeyPath]]:
     """Every component that a config's fields hold, with its kind and path."""
-    for name, field in type(config).model_fields.items():
-        marker = next((m for m in field.metadata if isinstance(m, SlotOf)), None)
-        if marker is None:
-            continue
+    for name, kind in _slot_fields(type(config)):
         value = getattr(config, name)
         if isinstance(value, ComponentSpec):
-            yield marker.kind, value, (name,)
+            yield kind, value, (name,)
         elif isinstance(value, dict):
             for key, inner in value.items():
-                yield marker.kind, inner, (name, key)
+                yield kind, inner, (name, key)
         elif isinstance(value, list | tuple):
             for i, inner in enumerate(value):
-                yield marker.kind, inner, (name, i)
+                yield kind, inner, (name, i)
+
+
+def _slot_fields(config: type[BaseModel]) -> Iterator[tuple[str, Kind]]:
+    """The fields that hold components, and of what kind."""
+    for name, field in config.model_fields.items():
+        marker = next((m for m in field.metadata if isinstance(m, SlotOf)), None)
+        if marker is not None:
+            yield name, marker.kind
 
 
 def references(data: Any, path: KeyPath = ()) -> Iterator[tuple[str, KeyPath]]:
@@ -203,9 +207,12 @@ def recipe_problems(
     yield from tried("", lambda: resolve(manager, "policy", recipe.policy, lines, ("policy",), allowed))
     for i, tracker in enumerate(chosen_trackers(recipe, manager)):
         yield from tried("", partial(resolve, manager, "tracker", tracker, lines, ("trackers", i), allowed))
+    if recipe.launcher is not None:
+        yield from tried("", partial(resolve, manager, "launcher", recipe.launcher, lines, ("launcher",), allowed))
     if recipe.kernels not in RECIPE_WORDS["kernel"]:
         yield from tried("", lambda: manager.get("kernel", recipe.kernels, where=lines.at(("kernels",))))
     ids = [s.id for s in recipe.steps]
+    again = [s.id for s in recipe.steps if s.each_round]
     for text, path in references(recipe.policy.options):
         yield from tried("", partial(_known, text, ids, lines, ("policy", *path)))
     for i, step in enumerate(recipe.steps):
@@ -217,7 +224,6 @@ def recipe_problems(
             yield from ((step.id, _of_step(step.id, found)) for found in (error, *inside))
             continue
         last_round = _of_the_last_round(resolved.config) if step.each_round else set()
-        again = [s.id for s in recipe.steps if s.each_round]
         for text, path in references(step.options):
             earlier = [*ids[:i], *again] if path[0] in last_round else ids[:i]
             yield from tried(step.id, partial(_known, text, earlier, lines, ("steps", i, *path)))
@@ -241,13 +247,12 @@ def _problems_inside(
     if "name" in step.options or step.step not in manager.names("step"):
         return
     said = {(first.what, first.where)}
-    for name, field in manager.get("step", step.step).component.config.model_fields.items():
-        marker = next((m for m in field.metadata if isinstance(m, SlotOf)), None)
-        if marker is None or name not in step.options:
+    for name, kind in _slot_fields(manager.get("step", step.step).component.config):
+        if name not in step.options:
             continue
         try:
             spec = validated(ComponentSpec, step.options[name], lines, (*path, name))
-            resolve(manager, marker.kind, spec, lines, (*path, name), allowed)
+            resolve(manager, kind, spec, lines, (*path, name), allowed)
         except AlignkitError as error:
             if (error.what, error.where) not in said:
                 yield error

@@ -101,6 +101,11 @@ class CheckpointOptions(Config):
     )
     steps: int | None = Field(None, ge=1, description="also each time a loop has done so many more steps or iterations")
     keep: int = Field(2, ge=2, description="newest ones that are kept: if one is damaged, the one before it is used")
+    background: bool | None = Field(
+        None,
+        description="written from a copy of the state in the machine's memory while the step goes on; null: if the "
+        "state is on a GPU",
+    )
 
 
 class Recipe(Config):
@@ -118,9 +123,17 @@ class Recipe(Config):
         "float32",
         description="of matrix products in the models (autocast); weights, heads, losses and optimizers stay float32",
     )
+    padding_free: bool = Field(
+        True,
+        description="run models on the real tokens of a batch alone, where their architecture allows it; changes speed "
+        "and memory only",
+    )
     vars: dict[str, Any] = Field(default_factory=dict, description="values that steps refer to as $name")
     checkpoints: CheckpointOptions = Field(
         CheckpointOptions(), description="when the state of an unfinished step is saved"
+    )
+    launcher: ComponentSpec | None = Field(
+        None, description="what starts the run as several processes; null: this process alone. It changes no result"
     )
     plugins: PluginOptions = Field(PluginOptions(), description="plugins that the recipe brings and leaves out")
     trackers: tuple[ComponentSpec, ...] = Field(
@@ -128,6 +141,14 @@ class Recipe(Config):
     )
     policy: ComponentSpec = Field(description="the policy that steps start from")
     steps: tuple[StepSpec, ...] = Field(min_length=1, description="what is done, in this order")
+
+    @field_validator("launcher", mode="before")
+    @classmethod
+    def _launcher_has_a_name(cls, value: Any) -> Any:
+        # `launcher.processes=2` on the command line looks complete.
+        if isinstance(value, dict) and "name" not in value:
+            raise ValueError("which one? launcher=NAME beside its options; `alignkit plugins` lists them")
+        return value
 
     @field_validator("name")
     @classmethod

@@ -17,6 +17,7 @@ SLOTS: tuple[Kind, ...] = (
     "sampler",
     "data_format",
     "tracker",
+    "launcher",
 )
 VARIABLE = {"type": "string", "pattern": r"^\$(\w+|\{\w+\})$", "description": "a variable of `vars`"}
 ANY_VALUE_MAY_BE = {"$ref": "#/$defs/variable"}
@@ -33,6 +34,8 @@ def recipe_schema(manager: PluginManager) -> dict[str, Any]:
     properties["steps"]["items"] = {"anyOf": steps}
     properties["policy"] = {"$ref": "#/$defs/policy"}
     properties["trackers"]["items"] = {"$ref": "#/$defs/tracker"}
+    launcher = properties["launcher"]
+    launcher["anyOf"] = [{"$ref": "#/$defs/launcher"}, {"type": "null"}]
     definitions["PluginOptions"] = schema.pop("$defs")["PluginOptions"]
     for name in set(properties) - {"steps", "vars"}:
         properties[name] = _or_variable(properties[name])

@@ -81,7 +81,7 @@ def test_help_lists_every_command(alignkit: Command) -> None:
         help = alignkit(name, "--help")
         assert help.status == 0
         assert help.out.startswith(f"Usage: alignkit {name}")
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     assert alignkit("--version").out.startswith("alignkit, version ")
 
 

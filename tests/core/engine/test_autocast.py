@@ -44,12 +44,23 @@ def test_projections_and_heads_stay_in_float32(tmp_path: Path) -> None:
             assert not torch.equal(found, found.bfloat16().float())  # nor was it rounded on the way
 
 
-def test_the_settings_of_torch_are_put_back() -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_settings_of_torch_are_put_back(precision: str) -> None:
     before = torch.get_float32_matmul_precision()
-    with contextlib.suppress(ZeroDivisionError), mixed_precision(CPU, "bfloat16"):
+    with contextlib.suppress(ZeroDivisionError), mixed_precision(CPU, precision):
         raise ZeroDivisionError
     assert torch.get_float32_matmul_precision() == before
     assert not torch.is_autocast_enabled("cpu")
+
+
+def test_products_of_a_float32_step_are_in_float32() -> None:
+    """Whichever library computes them."""
+    generator = torch.Generator().manual_seed(1)
+    x, w = torch.randn(300, 256, generator=generator), torch.randn(512, 256, generator=generator)
+    with mixed_precision(CPU, "float32"):
+        found = torch.nn.functional.linear(x, w)
+    exact = x.double() @ w.double().T
+    assert float((found - exact).norm() / exact.norm()) < 1e-6
 
 
 def test_gradients_of_projections_stay_in_float32() -> None:

@@ -24,6 +24,7 @@ A = "id: a, step: count, total: 1"
 B = 'id: b, step: count, after: "@a", total: 5'
 C = 'id: c, step: count, after: "@b", total: 1, each_round: true'
 TOP = "rounds: 2\ncheckpoints: {seconds: null, steps: 2}"
+BESIDE = TOP.replace("2}", "2, background: true}")
 MANY = 2000
 
 
@@ -84,7 +85,8 @@ def content(bench: Any, name: str) -> dict[str, str]:
     folder = bench.folder / "runs" / name
     found: dict[str, str] = comparison().content(folder)
     for named in ("summary.json", "recipe.json"):
-        found[named] = (folder / named).read_text().replace(f'"name": "{name}"', "")
+        text = (folder / named).read_text().replace(f'"name": "{name}"', "")
+        found[named] = text.replace('"background": true', '"background": null')
     return found
 
 
@@ -100,11 +102,12 @@ def finished(bench: Any) -> None:
 
 
 def half_way(bench: Any) -> None:
-    """Start with a run whose second step was killed between two checkpoints."""
+    """Start with a run whose second step was killed between two checkpoints; the next ones are written beside it."""
     if not (bench.folder / "half").exists():
         assert in_child(bench.run, kill_before(60, bench.run_folder)) == -signal.SIGKILL
         assert sorted(p.name for p in (bench.run_folder / "r1/02-b/checkpoints").glob("1-*"))
         bench.run_folder.rename(bench.folder / "half")
+        bench.recipe(A, B, C, top=BESIDE)
     shutil.copytree(bench.folder / "half", bench.run_folder)
 
 

@@ -1,5 +1,6 @@
 """Two processes of one run work with the same plugins, or both stop and say what differs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,27 +11,26 @@ import pytest
 from alignkit import hookimpl
 from alignkit.engine.ranks import differences, plugin_set, require_same_plugins
 from alignkit.manager import PluginManager, PluginStatus
+from helpers.ranks import group_of
 
 pytestmark = pytest.mark.concurrent
 
 PROCESS = """
 import sys
-import torch.distributed as dist
 from pathlib import Path
 from alignkit import UserError
 from alignkit.engine.ranks import require_same_plugins
 from alignkit.manager import PluginManager
+from alignkit.processes import joined
 
-rank, store, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 manager = PluginManager()
-manager.load(folders=[Path(folder)])
-try:
-    require_same_plugins(manager)
-    print("the same")
-except UserError as error:
-    print(error.what)
-dist.destroy_process_group()
+manager.load(folders=[Path(sys.argv[1])])
+with joined():
+    try:
+        require_same_plugins(manager)
+        print("the same")
+    except UserError as error:
+        print(error.what)
 """
 PLUGIN = """from alignkit import Component, hookimpl
 @hookimpl
@@ -83,13 +83,15 @@ def test_two_real_processes(edited: bool, tmp_path: Path) -> None:
         (folder / "made.py").write_text(PLUGIN + ("# edited here\n" if edited and rank == 1 else ""))
         if edited and rank == 0:
             (folder / "more.py").write_text(PLUGIN.replace("made", "more"))
+    group = group_of(2)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), str(tmp_path / "store"), str(tmp_path / f"machine{rank}")],
+            [sys.executable, "-c", PROCESS, str(tmp_path / f"machine{rank}")],
+            env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank, environment in enumerate(group)
     ]
     said = [process.communicate(timeout=120)[0].strip() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]

@@ -32,6 +32,8 @@ HEAVY = (
 )
 # Default components of options that quickstart leaves out (hf) and plugins it does not use at all.
 NOT_IN_QUICKSTART = {
+    "launcher_ray",
+    "launcher_torchrun",
     "command_feedback",
     "command_label",
     "command_sample",
@@ -53,6 +55,7 @@ NOT_IN_QUICKSTART = {
     "reward_human",
     "reward_length",
     "reward_weighted",
+    "sampler_openai",
     "tracker_jsonl",
     "tracker_progress",
 }
@@ -84,6 +87,48 @@ finally:
     assert [m for m in HEAVY if m in bare] == []
     assert [m for m in HEAVY if m in after] == []
     assert "alignkit_plugins.advantage_gae.plugin" in after
+
+
+LIGHT = (
+    ["--help"],
+    *([command, "--help"] for command in ("run", "check", "plugins", "sample", "label", "feedback", "report", "new")),
+    ["plugins", "show", "sampler:openai"],
+    ["plugins", "show", "optimizer_stage:ppo"],
+    ["schema"],
+)
+
+
+def test_commands_that_only_tell_stay_light() -> None:
+    code = """
+import json, sys
+from alignkit.cli import cli
+heavy = {}
+for arguments in json.loads(sys.argv[1]):
+    try:
+        cli.main(arguments, standalone_mode=False)
+    except SystemExit as end:
+        assert not end.code, arguments
+    heavy[" ".join(arguments)] = [m for m in json.loads(sys.argv[2]) if m in sys.modules]
+print("\\n@@" + json.dumps(heavy))
+"""
+    found = json.loads(run_python(code, json.dumps(LIGHT), json.dumps(HEAVY)).partition("\n@@")[2])
+    assert len(found) == len(LIGHT)
+    assert {command: modules for command, modules in found.items() if modules} == {}
+
+
+@pytest.mark.slow
+def test_looking_at_a_recipe_loads_torch_and_nothing_that_only_a_run_needs() -> None:
+    code = """
+import json, sys
+from alignkit.cli import cli
+try:
+    cli.main(["check", "quickstart"], standalone_mode=False)
+except SystemExit as end:
+    assert not end.code
+needless = ["scipy", "sklearn", "matplotlib", "transformers", "datasets", "openai", "torch._dynamo", "torch._inductor"]
+print("\\n@@" + json.dumps(["torch" in sys.modules, [m for m in needless if m in sys.modules]]))
+"""
+    assert json.loads(run_python(code).partition("\n@@")[2]) == [True, []]
 
 
 def test_each_builtin_alone_imports_nothing_heavy_and_not_each_other() -> None:

@@ -16,7 +16,7 @@ from alignkit.manager import PluginManager, PluginStatus
 Load = Callable[..., PluginManager]
 Install = Callable[..., Path]
 
-BUILTIN_PLUGINS = 38
+BUILTIN_PLUGINS = 41
 HEAD = "from alignkit import Component, hookimpl\n"
 
 

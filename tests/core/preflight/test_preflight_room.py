@@ -1,6 +1,7 @@
 """Memory and disk: estimates against what was measured, and against what there is."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +21,10 @@ from alignkit.preflight.memory import (
     memory_findings,
     memory_room,
     peak,
+    snapshot,
     trained,
 )
+from alignkit.recipe.model import CheckpointOptions
 from helpers.preflight import Facts, codes, with_code
 
 ROOT = Path(__file__).parents[3]
@@ -105,6 +108,25 @@ def test_what_is_needed_against_what_there_is(
     (finding,) = memory_findings(parts, CPU)
     assert (finding.code, finding.severity) == (code, severity)
     assert "about 40.0 GB (policy 20.0 GB, activations 20.0 GB)" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("device", "background", "rooms"),
+    [
+        ("cpu", None, ["cpu 40"]),
+        ("cpu", True, ["cpu 46"]),
+        ("cuda", None, ["cpu 6", "cuda 40"]),
+        ("cuda", False, ["cuda 40"]),
+    ],
+)
+def test_the_copy_for_a_checkpoint_is_counted_where_it_is(
+    device: str, background: bool | None, rooms: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alignkit.preflight.memory.memory_room", lambda d: Room(10**12, 10**12, d.type))
+    copy = snapshot(2 * 10**9, CheckpointOptions(background=background), torch.device(device))
+    found = memory_findings([Part("policy", 40 * 10**9)], torch.device(device), copy)
+    said = [re.search(r"about ([\d.]+) GB.* free on (\w+)", finding.what) for finding in found]
+    assert [f"{match[2]} {float(match[1]):g}" for match in said if match] == rooms
 
 
 def test_the_memory_of_this_machine_is_known() -> None:
