@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -15,7 +16,25 @@ from alignkit.processes import is_first
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 HANGUP = getattr(signal, "SIGHUP", None)
+# Seconds in which more signals are the first once more: a scheduler tells every process, and a launcher passes on what
+# it hears itself.
+ECHO = 1.0
 MESSAGE = b"\nstopping as soon as the state is saved; the same signal again stops at once\n"
+
+
+class Echoes:
+    """Tells a signal from one that was meant before."""
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+
+    def heard(self) -> bool:
+        """Whether the signal that has just come is the first one once more."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            return False
+        return now - self._first < ECHO
 
 
 class Interruption:
@@ -24,6 +43,7 @@ class Interruption:
     def __init__(self) -> None:
         self.requested: int | None = None
         self._listening = 0
+        self._echoes = Echoes()
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -61,6 +81,8 @@ class Interruption:
     def _answer(self, number: int, frame: FrameType | None) -> Any:
         if number == HANGUP:
             _leave_closed_terminal()
+        if self._echoes.heard():
+            return
         if self.requested is None and self._listening:
             self.requested = number
             with suppress(OSError):  # nobody may be left to read it

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from alignkit.errors import Fault
-from alignkit.interruption import SIGNALS
+from alignkit.interruption import SIGNALS, Echoes
 from alignkit.recipe.check import resolve
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class TakenSignals:
     def __init__(self) -> None:
         self.came: list[int] = []
         self._second: float | None = None
+        self._echoes = Echoes()
 
     @property
     def last(self) -> int | None:
@@ -129,6 +130,8 @@ class TakenSignals:
             signal.signal(number, handler)
 
     def _answer(self, number: int, frame: FrameType | None) -> None:
+        if self._echoes.heard():
+            return
         self.came.append(number)
         if len(self.came) == 2:
             self._second = time.monotonic()

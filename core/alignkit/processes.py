@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("alignkit")
 
 T = TypeVar("T")
-ENDED, GONE = "ended", "gone"
+# Of an end that not all came to: how it was, who knows it, that it has been said, and who needs the store no more.
+ENDED, TOLD, GONE, LEFT = "ended", "told", "gone", "left"
 # Seconds between two looks at whether the first process is done, from and to: a wait may be one for a judge's answers.
 LOOK, LOOK_LONGEST = 0.002, 0.2
 # Seconds that another rank waits with its error for the first to say the same, and for whoever speaks to have ended.
@@ -38,6 +39,10 @@ class _Group:
         self.own = own  # whether it was made here, and is taken down here
         self.asked = 0  # calls of `on_first` so far, the same on every rank
         self.alone = 0
+
+    def has_ended(self) -> bool:
+        """Whether one of them has said how it ends."""
+        return bool(self.store.check([ENDED]))
 
 
 _group: _Group | None = None
@@ -235,9 +240,18 @@ def _start() -> _Group:
     return _Group(PrefixStore("alignkit", store), dist.get_rank(), dist.get_world_size(), own_group)
 
 
-def _say_gone(group: _Group) -> None:
-    with suppress(RuntimeError):  # nobody is left to be told
-        group.store.set(GONE, "")
+def _see_off(group: _Group, spoke: bool) -> None:
+    """The last of a process: the first one keeps the store until nobody needs it, or for a while."""
+
+    def all_others(key: str) -> None:
+        if group.rank == 0:
+            _within(group, TALK, lambda: group.store.add(key, 0) >= group.count - 1)
+
+    all_others(TOLD)
+    if spoke:
+        with suppress(RuntimeError):  # nobody is left to be told
+            group.store.set(GONE, "")
+    all_others(LEFT)
 
 
 def _take_gpu(torch: Any) -> None:
@@ -255,7 +269,7 @@ def _awaited(group: _Group, key: str) -> bytes:
             if group.store.check([key]):
                 found: bytes = group.store.get(key)
                 return found
-            if group.store.check([ENDED]):
+            if group.has_ended():
                 raise _ended(group)
         except RuntimeError as error:  # the process that keeps the store is gone
             raise _lost(error) from error
@@ -290,7 +304,7 @@ def as_ended(error: BaseException) -> BaseException:
     """`error`, or, where it only follows from the end of another process, what says so."""
     if _group is None or not is_lost_connection(error):
         return error
-    if _within(LEAVE if _group.rank else TALK, lambda g: bool(g.store.check([ENDED]))):
+    if _within(_group, LEAVE if _group.rank else TALK, _group.has_ended):
         return _ended(_group)
     return _lost(error)
 
@@ -298,21 +312,27 @@ def as_ended(error: BaseException) -> BaseException:
 def _agreed_end(error: BaseException) -> BaseException:
     """What this process ends with: its own error if it is the first to have one, else without a word."""
     assert _group is not None
-    _group.alone = 0
+    group = _group
+    group.alone = 0
     error = as_ended(error)
     if not isinstance(error, EndedElsewhere):
-        if _group.rank != 0:  # the first speaks if it has the same to say
-            _within(TALK, lambda g: bool(g.store.check([ENDED])))
+        if group.rank != 0:  # the first speaks if it has the same to say
+            _within(group, TALK, group.has_ended)
         try:
-            own = f"{_group.rank} {_status_of(error)}"
-            if _group.store.compare_set(ENDED, "", own).decode() == own:
-                atexit.register(_say_gone, _group)
-                return _with_rank(error, _group)
-            error = _ended(_group)
+            own = f"{group.rank} {_status_of(error)}"
+            if group.store.compare_set(ENDED, "", own).decode() == own:
+                atexit.register(_see_off, group, True)
+                return _with_rank(error, group)
+            error = _ended(group)
         except RuntimeError:
-            return _with_rank(error, _group)
+            return _with_rank(error, group)
+    atexit.register(_see_off, group, False)
+    with suppress(RuntimeError):
+        group.store.add(TOLD, 1)
     # A launcher ends the others when the first to go is gone: that has to be the one who speaks and tidies up.
-    if _within(LEAVE, lambda g: bool(g.store.check([GONE]))):
+    if _within(group, LEAVE, lambda: bool(group.store.check([GONE]))):
+        with suppress(RuntimeError):
+            group.store.add(LEFT, 1)
         time.sleep(LOOK_LONGEST)
     return error
 
@@ -324,13 +344,12 @@ def _with_rank(error: BaseException, group: _Group) -> BaseException:
     return error
 
 
-def _within(seconds: float, there: Callable[[_Group], bool]) -> bool:
-    """Whether `there` comes true within so many seconds."""
-    assert _group is not None
+def _within(group: _Group, seconds: float, true: Callable[[], bool]) -> bool:
+    """Whether `true` becomes so within as many seconds; asked of the group's store, which may be gone."""
     end = time.monotonic() + seconds
     while True:
         try:
-            if there(_group):
+            if true():
                 return True
         except RuntimeError:  # the process that keeps the store is gone
             return False

@@ -117,7 +117,7 @@ def test_a_fault_says_which_process_it_was_in_and_the_others_say_nothing(
     as_rank: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "TALK", 0.0)
-    monkeypatch.setattr(processes.atexit, "register", lambda say, group: say(group))
+    monkeypatch.setattr(processes.atexit, "register", lambda work, *given: work(*given))
     as_rank(1, 2)
     fault = Fault("only here", where="somewhere")
     assert processes._agreed_end(fault) is fault

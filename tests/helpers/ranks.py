@@ -1,5 +1,6 @@
 """Runs of `alignkit` as several processes, started as a launcher does."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -7,16 +8,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# Below those that systems hand out by themselves, and each test process has its own: a port that was free stays so.
+PORTS = itertools.cycle(range(20_000 + os.getpid() % 100 * 100, 20_100 + os.getpid() % 100 * 100))
 ALIGNKIT = "from alignkit.cli import command_line; command_line()"
 
 
 def group_of(count: int) -> list[dict[str, str]]:
     """What a launcher sets for each of `count` processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count)}
+    port = next(port for port in PORTS if is_free(port))
+    together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     return [{**together, "RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {} for rank in range(count)]
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens there."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def start(

@@ -244,7 +244,8 @@ def test_a_signal_waits_for_the_next_safe_point(number: int, ending: Any, status
     assert status is None or raised.value.code == status
 
 
-def test_a_second_signal_and_one_outside_a_loop_end_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_and_one_outside_a_loop_end_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignkit.interruption.ECHO", 0.0)  # a second later
     interruption = Interruption()
 
     def twice(n: int) -> None:

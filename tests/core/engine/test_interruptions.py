@@ -46,6 +46,12 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
     return Training(tmp_path / "work")
 
 
+@pytest.fixture(autouse=True)
+def every_signal_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if they came more than a second apart."""
+    monkeypatch.setattr("alignkit.interruption.ECHO", 0.0)
+
+
 def stop(training: Training, at: int, *overrides: str, number: int = signal.SIGTERM, times: int = 1) -> None:
     """Run until the step's row `at`, where signals come."""
     with pytest.raises(RAISED[signal.Signals(number)]):
@@ -74,6 +80,16 @@ def test_a_signal_saves_and_the_next_run_goes_on_to_the_same_bits(
     assert "going on from the checkpoint at 11" in caplog.text
     assert rows == [(STEP, index) for index in range(12, LAST + 1)]
     assert not (training.step_folder / "checkpoints").exists()
+    same(training, whole)
+
+
+def test_signals_that_come_together_are_one(
+    training: Training, whole: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alignkit.interruption.ECHO", 60.0)
+    stop(training, 8, *BY_STEPS, number=signal.SIGINT, times=3)
+    assert training.checkpoints() == ["1-00000006", "1-00000008"]
+    assert training.run()[0] == (STEP, 9)
     same(training, whole)
 
 

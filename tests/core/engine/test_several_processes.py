@@ -85,9 +85,16 @@ def assert_alike(one: Path, two: Path, step: str, rel: float) -> None:
         assert other == pytest.approx(row, rel=rel, abs=2e-5, nan_ok=True), step
 
 
-def test_two_processes_learn_what_one_learns(place: Path) -> None:
-    one, two = place / "runs/whole", begun(place, "two", BEFORE)
+@pytest.fixture(scope="module")
+def two(place: Path) -> Path:
+    """The same run done by two processes."""
+    folder = begun(place, "two", BEFORE)
     assert ranks.run(place, 2, "recipe.yaml", "name=two") == [0, 0], everything(place)
+    return folder
+
+
+def test_two_processes_learn_what_one_learns(place: Path, two: Path) -> None:
+    one = place / "runs/whole"
     for step in ("sft", "reward", "dpo"):
         assert_alike(one, two, step, 1e-5)
     for step in ("ppo", "grpo"):
@@ -101,7 +108,7 @@ def test_two_processes_learn_what_one_learns(place: Path) -> None:
             assert (divided[name] - tensor).abs().max() < 1e-4, (part, name)
 
 
-def test_a_run_told_to_end_goes_on_as_two_one_or_three(place: Path) -> None:
+def test_a_run_told_to_end_goes_on_as_two_one_or_three(place: Path, two: Path) -> None:
     """A signal to one process ends both at the same point; the state goes onto any number of them."""
     run = begun(place, "told", 7, of="two")
     processes = ranks.start(place, 2, ["run", "recipe.yaml", "name=told", "every=1"], SLOW)
@@ -124,10 +131,10 @@ def test_a_run_told_to_end_goes_on_as_two_one_or_three(place: Path) -> None:
         assert ("written with processes 2" in said()) == (count != 2)
         assert_alike(place / "runs/whole", again, "ppo", 1e-4)
         if count == 2:  # bit for bit as if it had never stopped
-            assert metrics(again, "ppo") == metrics(place / "runs/two", "ppo")
+            assert metrics(again, "ppo") == metrics(two, "ppo")
             for part in ("08-ppo/model", "08-ppo/critic"):
                 mine = (again / "r1" / part / "model.safetensors").read_bytes()
-                assert mine == (place / "runs/two/r1" / part / "model.safetensors").read_bytes()
+                assert mine == (two / "r1" / part / "model.safetensors").read_bytes()
 
 
 SLOW = """
