@@ -12,6 +12,7 @@ from alignkit.report.wording import duration, plain, shortened
 MAX_ROWS = 200
 MAX_COLUMNS = 8
 MAX_STEPS = 60
+BY_STEP = "by_step"
 LEFT_OUT = ("left_out", "rejected", "dropped", "skipped", "bad_", "usable", "duplicate", "truncated", "without_prompt")
 
 
@@ -47,19 +48,38 @@ class StepTime:
 
 
 def sections(summary: dict[str, Any]) -> list[Table]:
-    """Every section of the summary as a table with one column per round; single numbers come under `run`."""
+    """Every section of the summary as a table with one column per round; single numbers come under `run`.
+
+    A step that shares its section with a later one has a table of its own.
+    """
     rounds = [r for r in as_list(summary.get("rounds")) if isinstance(r, dict)]
     numbered = list(enumerate(rounds, 1))
     if len(numbered) < 2:
-        numbered = [(0, {k: v for k, v in summary.items() if k != "rounds"})]
+        numbered = [(0, {k: v for k, v in summary.items() if k not in ("rounds", BY_STEP)})]
     shown = numbered[-MAX_COLUMNS:]
     columns = tuple(f"round {number}" if number else "value" for number, _ in shown)
     hidden = f"The last {len(shown)} of {len(numbered)} rounds." if len(shown) < len(numbered) else ""
-    names = [k for k, v in summary.items() if isinstance(v, dict | list) and k != "rounds"]
+    names = [k for k, v in summary.items() if isinstance(v, dict | list) and k not in ("rounds", BY_STEP)]
     singles = [{k: v for k, v in r.items() if k not in names and k != SIMULATION} for _, r in shown]
     tables = [_section("run", columns, singles, hidden)]
     tables += [_section(name, columns, [r.get(name) for _, r in shown], hidden) for name in names]
-    return [table for table in tables if table.rows]
+    return [table for table in [*tables, *_overwritten(summary, dict(numbered))] if table.rows]
+
+
+def _overwritten(summary: dict[str, Any], rounds: dict[int, dict[str, Any]]) -> Iterator[Table]:
+    """Sections of steps of which a later step's stands in the summary."""
+    for step in as_list(summary.get(BY_STEP))[-MAX_STEPS:]:
+        if not isinstance(step, dict):
+            continue
+        whole = rounds.get(0) or rounds.get(_whole(step.get("round")), {})
+        for name, section in step.items():
+            if (
+                isinstance(section, dict)
+                and not dict(_flatten(section)).items() <= dict(_flatten(whole.get(name))).items()
+            ):
+                yield _section(
+                    f"{name} of {plain(step.get('id'))}, round {plain(step.get('round'))}", ("value",), [section], ""
+                )
 
 
 def caption(name: str) -> str:

@@ -13,6 +13,7 @@ from alignkit.report import write_report
 from alignkit.report.charts import MAX_CHARTS
 from alignkit.report.headline import cards
 from alignkit.report.read import SAMPLES_SHOWN
+from alignkit.report.tables import sections
 
 HOSTILE = "<script>alert(1)</script>\"><img src=x onerror=alert(2)>'$x^{ {{ 7*7 }}"
 SIMULATED = "A program stands in for people here."
@@ -280,6 +281,17 @@ def test_time_plugins_environment_recipe_and_unknown_sections(run: Path) -> None
         assert expected in page.text, expected
     widths = [s for s in page.attributes("style") if s.startswith("width:")]
     assert sorted(widths) == ["width:100.0%"] * 5 + ["width:50.0%"]
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_section_that_a_later_step_stands_in_has_a_table_and_none_comes_twice(rounds: int) -> None:
+    first, last = {"sft": {"loss": 1.5, "steps": 3}}, {"sft": {"loss": 0.5, "steps": 3}}
+    steps = [{"round": n, "id": id, **own} for n in range(1, rounds + 1) for id, own in (("a", first), ("b", last))]
+    found = sections({**last, "rounds": [last] * rounds, "by_step": steps})
+    own = [f"sft of a, round {n}" for n in range(1, rounds + 1)]
+    assert [table.caption for table in found] == ["sft", *own]
+    assert found[0].rows[0].cells == ("0.5",) * rounds
+    assert found[1].rows[0].cells == ("1.5",)
 
 
 def test_the_page_is_valid_enough_to_read(run: Path) -> None:
