@@ -43,12 +43,17 @@ def iteration(report: dict[str, Any], batch_size: int, length: int) -> dict[str,
 
 
 def operations(file: Path, code: list[str], machine: str | None) -> dict[str, float]:
-    """Of an iteration, and the seconds that they would take at the machine's peak, from `alignkit plan`."""
+    """Of an iteration, and the seconds that they would take at the machine's peak, from `alignkit plan`.
+
+    Raises RuntimeError with what that said if it fails.
+    """
     command = [sys.executable, "-m", "alignkit.cli", "plan", file, "--step", "train", "--json", "--prompt-tokens", "64"]
     command += [part for name in code for part in ("--allow-code", name)]
     command += ["--machine", machine, "--utilisation", "1.0"] if machine else []
-    said = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, cwd=HERE).stdout
-    work = json.loads(said)["steps"][0]["work"]
+    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=HERE)
+    if ended.returncode:
+        raise RuntimeError(f"alignkit plan ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
+    work = json.loads(ended.stdout)["steps"][0]["work"]
     found = {"flops": sum(part["flops"] for part in work)}
     if machine:
         found["seconds_at_peak"] = sum(part["seconds_by"]["compute"] for part in work)

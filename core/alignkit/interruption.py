@@ -73,6 +73,11 @@ class Interruption:
         if self.requested is not None and not self._listening:
             self.end()
 
+    def agreed(self, number: int) -> None:
+        """Take over a signal that another process has heard: this one may hear it too, and that is no second one."""
+        self.requested = number
+        self._echoes.heard()
+
     def end(self) -> NoReturn:
         """Raise what the signal that came means."""
         assert self.requested is not None

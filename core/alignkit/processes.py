@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from alignkit.errors import AlignkitError, EndedElsewhere, Fault, UserError, said_by
+from alignkit.errors import AlignkitError, EndedElsewhere, Fault, Terminated, UserError, said_by
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -153,6 +153,12 @@ def on_first(work: Callable[[], T]) -> T:
         group.store.delete_key(key)
         group.store.delete_key(f"{key}/read")
     return said
+
+
+def heed_others() -> None:
+    """Raises EndedElsewhere if another process has come to its end: whoever works alone would not notice."""
+    if several() and _group is not None and _group.has_ended():
+        raise _ended(_group)
 
 
 def summed(x: "Tensor") -> "Tensor":
@@ -330,10 +336,11 @@ def _agreed_end(error: BaseException) -> BaseException:
     with suppress(RuntimeError):
         group.store.add(TOLD, 1)
     # A launcher ends the others when the first to go is gone: that has to be the one who speaks and tidies up.
-    if _within(group, LEAVE, lambda: bool(group.store.check([GONE]))):
-        with suppress(RuntimeError):
-            group.store.add(LEFT, 1)
-        time.sleep(LOOK_LONGEST)
+    with suppress(KeyboardInterrupt, Terminated):  # when it does, nothing is left to wait for, nor to be said
+        if _within(group, LEAVE, lambda: bool(group.store.check([GONE]))):
+            with suppress(RuntimeError):
+                group.store.add(LEFT, 1)
+            time.sleep(LOOK_LONGEST)
     return error
 
 

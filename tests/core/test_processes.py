@@ -10,7 +10,7 @@ from alignkit import processes
 from alignkit.batches import Rollout
 from alignkit.checkpoints import RowFile
 from alignkit.checkpoints.packing import pack, unpack
-from alignkit.errors import EndedElsewhere, Fault, UserError
+from alignkit.errors import EndedElsewhere, Fault, Terminated, UserError
 from alignkit.loop.rollouts import join_rollouts, select_rows
 from alignkit.loop.state import rollout_state
 from alignkit.records import Prompt
@@ -126,6 +126,19 @@ def test_a_fault_says_which_process_it_was_in_and_the_others_say_nothing(
     ended = processes._agreed_end(RuntimeError("the connection was closed by gloo"))
     assert isinstance(ended, EndedElsewhere)
     assert (ended.rank, ended.code) == (1, 4)
+
+
+def test_a_launcher_s_signal_to_those_that_are_left_is_no_end_of_their_own(
+    as_rank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signalled(*_: Any) -> bool:
+        raise Terminated
+
+    monkeypatch.setattr(processes.atexit, "register", lambda *_: None)
+    as_rank(1, 2)
+    ended = EndedElsewhere(0, 2)
+    monkeypatch.setattr(processes, "_within", signalled)
+    assert processes._agreed_end(ended) is ended
 
 
 def test_a_process_that_cannot_join_says_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -294,7 +294,8 @@ class CheckpointLoop:
         due = not told and self._due(index)
         if several():
             told, due = largest(torch.tensor([told, due and is_first()])).tolist()
-            interruption.requested = told or None
+            if told:  # else one that came meanwhile waits for the next safe point
+                interruption.agreed(told)
         return bool(told), bool(due)
 
     def finish(self) -> None:

@@ -25,7 +25,7 @@ from alignkit.files import json_safe, read_json, remove_left_overs, write_json
 from alignkit.hooks import notify
 from alignkit.interruption import Interruption
 from alignkit.preflight import before_run, before_step, say
-from alignkit.processes import as_ended, count, is_first, on_first, several
+from alignkit.processes import as_ended, count, heed_others, is_first, on_first, several
 from alignkit.protocols import Step, StepOutput, Tracker, shares_work
 from alignkit.recipe.check import check_recipe, chosen_trackers
 from alignkit.recipe.load import Loaded
@@ -124,6 +124,7 @@ class _Run:
             logger.warning("checkpoints.background: several processes write together, and the step waits for them")
 
     def _step(self, step: StepSpec, number: int, round: int) -> None:
+        heed_others()
         folder = self.ledger.step_folder(step.id, number, round)
         started = on_first(lambda: self._begin(step, number, round))
         if started is not None:

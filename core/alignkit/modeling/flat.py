@@ -208,11 +208,15 @@ def _by_scores(
 
 @cache
 def _varlen_function() -> tuple[Callable[..., Any] | None, bool]:
-    """torch's attention over sequences of several lengths, if it has windows, and whether it shares keys itself."""
+    """torch's attention over sequences of several lengths, if it has windows, and whether it shares keys itself.
+
+    It is there on every platform, but computes only where torch was built with FlashAttention.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     parameters = inspect.signature(varlen_attn).parameters
-    return (varlen_attn if "window_size" in parameters else None), "enable_gqa" in parameters
+    works = "window_size" in parameters and torch.backends.cuda.is_flash_attention_available()
+    return (varlen_attn if works else None), "enable_gqa" in parameters
 
 
 def _varlen(

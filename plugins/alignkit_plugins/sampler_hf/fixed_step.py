@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alignkit.errors import UserError, out_of_memory, said_by
+
 
 class FixedStep:
     """`forward(ids_B1, positions_B1)` over inputs of its own; on a GPU captured once and then replayed.
@@ -49,12 +51,23 @@ class FixedStep:
             tensor.copy_(old)
 
     def _capture(self, counters: Sequence[Tensor]) -> None:
-        """Capturing runs nothing, so counters stay as they are."""
+        """Capturing runs nothing, so counters stay as they are. Raises UserError if a step waits for the GPU."""
         beside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             self.rehearse(counters)
         torch.cuda.current_stream().wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._logits_BV = self._run()
+        try:
+            # a reward source that took too long may be at work on the GPU in a thread of its own
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._logits_BV = self._run()
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            # the end of the capture fails too, and says less than what made it fail
+            raise UserError(
+                f"a step of this model cannot be captured in a CUDA graph: {said_by(error.__context__ or error)}",
+                where="decode",
+                hint="set decode: eager",
+            ) from error

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignkit.checkpoints import Checkpoints, module_state, restore_module
+from alignkit.checkpoints import CheckpointLoop, Checkpoints, module_state, restore_module
 from alignkit.checkpoints.files import DamagedError, read_state, write_state
 from alignkit.checkpoints.randomness import random_state, restore_random
 from alignkit.errors import Fault, Terminated, UserError
@@ -284,6 +284,40 @@ def test_a_signal_behind_the_last_safe_point_is_not_forgotten(tmp_path: Path) ->
     with interruption.installed(), pytest.raises(Terminated):
         late()
     assert reached
+
+
+@pytest.fixture
+def largest(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Puts something in the place of what the processes agree on."""
+    monkeypatch.setattr("alignkit.checkpoints.checkpoints.several", lambda: True)
+    return lambda found: monkeypatch.setattr("alignkit.checkpoints.checkpoints.largest", found)
+
+
+def test_a_signal_while_the_processes_agree_is_not_forgotten(tmp_path: Path, largest: Any) -> None:
+    interruption = Interruption()
+
+    def wait_for_others(x: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return x
+
+    largest(wait_for_others)
+    with interruption.installed(), interruption.listening():
+        loop = CheckpointLoop(Checkpoints(tmp_path, options(steps=None), interruption), 1)
+        assert loop._agreed(1) == (False, False)
+        assert interruption.requested == signal.SIGTERM
+        largest(lambda x: x)
+        assert loop._agreed(2) == (True, False)
+        interruption.requested = None
+
+
+def test_a_signal_that_another_process_heard_first_is_no_second_one(tmp_path: Path, largest: Any) -> None:
+    interruption = Interruption()
+    largest(lambda x: torch.tensor([signal.SIGTERM, 0]))
+    with interruption.installed(), interruption.listening():
+        loop = CheckpointLoop(Checkpoints(tmp_path, options(steps=None), interruption), 1)
+        assert loop._agreed(1) == (True, False)
+        signal.raise_signal(signal.SIGTERM)  # while it writes the checkpoint
+        interruption.requested = None
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

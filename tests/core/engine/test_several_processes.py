@@ -158,6 +158,20 @@ alignkit.engine.run_recipe = run_recipe
 show = alignkit.cli.show_bug
 alignkit.cli.show_bug = lambda *given: (time.sleep(1.5), show(*given))
 """
+# A run whose steps are done by the first process alone, while the other comes to an error.
+ALONE = """
+import os, time
+from alignkit.engine.run import _Run
+begin, step = _Run._begin, _Run._step
+def alone(self, spec, number, round):
+    time.sleep(1)
+    print("step", number, flush=True)
+def fails(self, spec, number, round):
+    raise AssertionError("only here")
+_Run._begin = alone
+if os.environ["RANK"] == "1":
+    _Run._step = fails
+"""
 # A thread that makes and drops tensors to the last aborts a process whose interpreter is taken down.
 BUSY = """
 import threading
@@ -193,6 +207,14 @@ def test_an_error_of_one_process_ends_all_when_it_has_been_said(tmp_path: Path) 
     assert "AssertionError: only here" in said
     assert [process.wait(60) for process in processes] == [1, 1]
     assert ranks.said(tmp_path) == ""
+
+
+def test_the_first_process_does_not_go_on_alone(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    assert ranks.run(tmp_path, 2, "recipe.yaml", code=ALONE) == [1, 1], everything(tmp_path)
+    assert "only here" in ranks.said(tmp_path, 1)
+    assert "step 2" in ranks.said(tmp_path)
+    assert "step 6" not in ranks.said(tmp_path)
 
 
 def test_threads_of_torch_do_not_spoil_the_exit_status(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Passes without padding give what padded ones give, in values and gradients, or a model stays on padded rows."""
 
+import inspect
 import math
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from alignkit.batches import Row, TokenBatch
 from alignkit.modeling import backbone, flat, flat_trial
 from alignkit.modeling.backbone import hidden_states
 from alignkit.modeling.flat import NAME, padding_free
-from alignkit.modeling.flat_layout import Layout, segments_of
+from alignkit.modeling.flat_layout import Layout, Segments, segments_of
 from alignkit_plugins.policy_causal_lm import lora
 from alignkit_plugins.policy_causal_lm.adapter_off import AdapterOff
 from alignkit_plugins.policy_causal_lm.config import LoRAConfig
@@ -328,3 +330,57 @@ def test_the_switched_attention_needs_no_mask_of_transformers() -> None:
 
     hidden_states(make("llama", SHARED), make_batch())
     assert NAME not in ALL_MASK_ATTENTION_FUNCTIONS
+
+
+class OnGpu(torch.Tensor):
+    """A tensor of the CPU that says it is on a GPU."""
+
+    device = property(lambda self: torch.device("cuda"))  # type: ignore[assignment]
+
+
+def varlen_by_the_book(query_NHD: Any, key_NGD: Any, value_NGD: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+    """What torch documents for `varlen_attn`, in float32: (left, right) tokens beside the own one are seen."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    given = inspect.signature(varlen_attn).bind(query_NHD, key_NGD, value_NGD, *arguments, **options).arguments
+    assert given["cu_seq_q"].dtype == given["cu_seq_k"].dtype == torch.int32
+    bounds, (left, right) = given["cu_seq_q"].tolist(), given["window_size"]
+    assert right == 0
+    assert given["max_q"] == given["max_k"] == max(b - a for a, b in pairwise(bounds))
+    groups = query_NHD.shape[1] // key_NGD.shape[1]
+    assert groups == 1 or given["enable_gqa"]
+    parts = []
+    for a, b in pairwise(bounds):
+        q, k, v = (x[a:b].float().transpose(0, 1) for x in (query_NHD, key_NGD, value_NGD))
+        k, v = (x.repeat_interleave(groups, 0) for x in (k, v))
+        distance = torch.arange(b - a)[:, None] - torch.arange(b - a)
+        seen = (distance >= 0) & ((distance <= left) | (left < 0))
+        scores = (q @ k.mT * (given["scale"] or q.shape[-1] ** -0.5)).masked_fill(~seen, -math.inf)
+        parts.append((scores.softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(parts).to(query_NHD.dtype)
+
+
+@pytest.mark.parametrize("window", [None, 1, 6])
+@pytest.mark.parametrize("shares_keys", [False, True])
+def test_one_kernel_for_all_segments_on_a_gpu(
+    shares_keys: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for torch's kernel that takes what that takes and computes what its page says."""
+    monkeypatch.setattr(flat, "_varlen_function", lambda: (varlen_by_the_book, shares_keys))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    torch.manual_seed(0)
+    plain = [torch.randn(1, sum(LENGTHS), heads, 16).bfloat16().transpose(1, 2) for heads in (4, 2, 2)]
+    found = []
+    for tensors in (plain, [x.as_subclass(OnGpu) for x in plain]):
+        token = flat._segments.set(Segments(LENGTHS, torch.device("cpu")))
+        out, _ = flat.segment_attention(None, *tensors, None, sliding_window=window, is_causal=True)
+        flat._segments.reset(token)
+        found.append(out.as_subclass(torch.Tensor))
+    assert found[0].shape == found[1].shape == (1, sum(LENGTHS), 4, 16)
+    torch.testing.assert_close(*found, rtol=2e-2, atol=2e-2)
+
+
+def test_torchs_kernel_is_used_only_where_it_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    for built in (False, True):
+        monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda built=built: built)
+        assert (flat._varlen_function.__wrapped__()[0] is not None) == built
