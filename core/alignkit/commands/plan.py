@@ -87,8 +87,12 @@ def command(
         strict_plugins=strict_plugins,
     )  # fmt: skip
     if nodes > 1 and named is None:
-        raise UserError("--nodes counts machines, and none is named", where="--nodes", hint="--machine h100x8")
+        raise UserError("it counts machines, and none is named", where="--nodes", hint="--machine h100x8")
     there: Machine = machine(named, nodes, network, loaded.recipe.precision) if named else Machine()
+    if named and processes is not None and processes > there.processes:
+        devices = f"{there.processes} device{'s' * (there.processes != 1)}"
+        what = f"{processes} processes, and the machines have {devices}: each process has one of its own"
+        raise UserError(what, where="--processes", hint="name a larger --machine, or more --nodes")
     there = changed(
         there, processes=processes, memory=memory, flops=flops, bandwidth=bandwidth, interconnect=interconnect
     )

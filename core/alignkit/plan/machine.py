@@ -39,7 +39,7 @@ DEVICES = {
 
 def machine(text: str, nodes: int, network: float, precision: str) -> Machine:
     """`h100x8`: eight of a device on each of `nodes` machines; between these each device sends `network` bytes/s."""
-    found = re.fullmatch(r"(\w+?)(?:x(\d+))?", text.lower())
+    found = re.fullmatch(r"(\w+?)(?:x([1-9]\d*))?", text.lower())
     name = found[1] if found else text
     if found is None or name not in DEVICES:
         hint = f"known: {', '.join(DEVICES)}; any other by --device-memory, --flops, --bandwidth, --interconnect"

@@ -181,17 +181,23 @@ class Planner:
         )  # fmt: skip
 
     def _sampling(self, step: StepSpec, config: Any) -> StepPlan:
-        """One process alone draws and writes."""
+        """One process alone draws and writes. Without a `limit` only the data says how many: then one batch."""
         shape, traits = self._model(getattr(config, "policy", None))
         held = Held(shape, 1, traits.width)
         answer = config.sampling.max_length
         allowed = getattr(config, "max_prompt_length", None)
         prompt, said = prompt_tokens(self.given.prompt, allowed, answer, shape.max_positions, step.id)
-        count = (getattr(config, "limit", None) or 1) * getattr(config, "samples_per_prompt", 1)
-        work = sampling(held, Rows(count, prompt, 0), answer, self._at_once(config))
-        cached = cache(shape, min(count, self._at_once(config)), prompt + answer, traits.width)
-        parts = (frozen("model", shape, traits.width), cached)
-        return StepPlan(step.id, step.step, f"{count} completions", 1, parts, (work,), (*said, ALONE))
+        limit, at_once = getattr(config, "limit", None), self._at_once(config)
+        each = at_once if limit is None else limit * getattr(config, "samples_per_prompt", 1)
+        parts = [frozen("model", shape, traits.width), cache(shape, min(each, at_once), prompt + answer, traits.width)]
+        count = each
+        if getattr(config, "against", None) is not None:
+            parts.append(frozen("model compared with", shape, traits.width))
+            count = each if limit is None else SIDES * each
+        said += () if limit is not None else ("how many batches, the data says",)
+        work = sampling(held, Rows(count, prompt, 0), answer, at_once)
+        per, units = (f"{count} completions", 1) if limit is not None else (f"batch of {count} completions", None)
+        return StepPlan(step.id, step.step, per, units, tuple(parts), (work,), (*said, ALONE))
 
     def _drawn(self, policy: Held, config: Any, prompt: int, answer: int) -> Work:
         return sampling(policy, Rows(config.batch_size, prompt, 0), answer, self._at_once(config))

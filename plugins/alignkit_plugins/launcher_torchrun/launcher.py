@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from alignkit_plugins.launcher_torchrun.plugin import TorchrunConfig
 
+logger = logging.getLogger("alignkit")
+
 RANK = "alignkit_plugins.launcher_torchrun.rank"
 POLL = 0.1
 
@@ -67,6 +69,7 @@ class _Agent(threading.Thread):
         given = [part.replace("$", "$$") for part in (str(self.folder), *self.argv)]
         try:
             launch_config = settings(self.config, self.folder)
+            warn_of_little_room(launch_config.nproc_per_node)
             with _threads(launch_config.nproc_per_node):
                 elastic_launch(launch_config, sys.executable)("-m", RANK, *given)
         except ChildFailedError as failed:
@@ -114,6 +117,17 @@ def processes_here(config: "TorchrunConfig") -> int:
     return max(1, torch.cuda.device_count())
 
 
+def warn_of_little_room(processes: int) -> None:
+    """Say it where the processes outnumber the cores."""
+    if processes > cores():
+        logger.warning("launcher.processes: %d processes on %d cores of this machine take turns", processes, cores())
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pass_on(signals: TakenSignals, folder: Path, passed: dict[int, int]) -> None:
     """Send each process what it has not been sent yet. It is in a session of its own: the terminal sends none.
 
@@ -143,8 +157,7 @@ def _threads(processes: int) -> Iterator[None]:
     if name in os.environ:
         yield
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ[name] = str(max(1, cores // processes))
+    os.environ[name] = str(max(1, cores() // processes))
     try:
         yield
     finally:

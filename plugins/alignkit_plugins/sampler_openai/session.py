@@ -171,6 +171,8 @@ class Session:
         if kind in ("passing", "filtered"):
             return None
         hint = "this would happen with every request; see docs/servers.md"
+        if error.status_code == 404:
+            hint = "does the server serve this model, and is base_url right? At most servers it ends in /v1"
         return UserError(f"the server refuses the request: {words}", where=where, hint=hint)
 
     def _unlisted(self, error: "APIStatusError") -> UserError:

@@ -77,6 +77,20 @@ def test_what_each_step_computes(folder: Path) -> None:
     assert steps["aligned"]["units"] == 5
 
 
+def test_an_evaluation_holds_and_draws_from_both_and_how_many_prompts_may_not_be_known(folder: Path) -> None:
+    alone, both, open_ended = (
+        plan("--step", "report", *more)["steps"]["report"]
+        for more in ((), ("report.against=@sft",), ("report.against=@sft", "report.limit=null"))
+    )
+    assert [(one["per"], one["units"]) for one in (alone, both, open_ended)] == [
+        ("10 completions", 1), ("20 completions", 1), ("batch of 256 completions", None),
+    ]  # fmt: skip
+    assert both["work"][0]["flops"] == pytest.approx(2 * alone["work"][0]["flops"])
+    assert both["parts"]["model compared with"] == both["parts"]["model"] == alone["parts"]["model"]
+    assert both["parts"]["sampling"] == alone["parts"]["sampling"] < open_ended["parts"]["sampling"]
+    assert "how many batches, the data says" in open_ended["assumed"]
+
+
 def test_two_processes_divide_what_is_trained(folder: Path) -> None:
     one, two = plan()["steps"], plan("--processes", "2")["steps"]
     for id, part in (("sft", "weights, gradients and moments"), ("aligned", "policy"), ("aligned", "critic")):
@@ -161,6 +175,8 @@ def test_the_text_says_what_it_is(folder: Path) -> None:
         (["aligned.sampling.max_length=64", "aligned.max_prompt_length=null"], "leave no room for a prompt"),
         (["--nodes", "2"], "--machine h100x8"),
         (["--machine", "abacus"], "no device"),
+        (["--machine", "h100x0"], "no device 'h100x0'"),
+        (["--machine", "h100x8", "--processes", "16"], "16 processes, and the machines have 8 devices"),
         (["--step", "alinged"], "no step 'alinged'"),
         (["policy.init=null", "policy.tokenizer=null", "policy.path=some/hub-name"], "--model-config"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from alignkit.errors import Fault
+from alignkit_plugins.launcher_torchrun import launcher as torchrun
 from alignkit_plugins.launcher_torchrun import rank
 from alignkit_plugins.launcher_torchrun.launcher import Torchrun, processes_here, settings
 from alignkit_plugins.launcher_torchrun.plugin import TorchrunConfig
@@ -98,6 +99,14 @@ def test_each_process_knows_its_place_and_gets_the_arguments_as_they_are(
     cores = len(os.sched_getaffinity(0))
     assert {one["OMP_NUM_THREADS"] for one in told} == {str(max(1, cores // 2))}
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_more_processes_than_cores_are_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(torchrun, "cores", lambda: 4)
+    for processes, said in ((4, ""), (64, "64 processes on 4 cores of this machine take turns")):
+        torchrun.warn_of_little_room(processes)
+        assert said in caplog.text
+        assert bool(said) == bool(caplog.records)
 
 
 @pytest.mark.slow

@@ -204,6 +204,10 @@ def test_a_refusal_that_would_come_again_is_the_users() -> None:
     unknown = lambda body, number: (422, {"detail": "Unexpected fields: {'top_p'}"})  # noqa: E731
     with CompletionServer(unknown) as server, pytest.raises(UserError, match=r"HTTP 422: .*Unexpected fields"):
         draw(server_sampler(server), repeated("a"))
+    nowhere = lambda body, number: (404, {"detail": "Not Found"})  # noqa: E731
+    with CompletionServer(nowhere) as server, pytest.raises(UserError, match=r"HTTP 404: .*Not Found") as caught:
+        draw(server_sampler(server), repeated("a"))
+    assert "is base_url right? At most servers it ends in /v1" in str(caught.value)
     long = Prompt(prompt="long", id="p-7")
     too_long = lambda body, number: (400, {"error": {"message": "This model's maximum context length is 9"}})  # noqa: E731
     with CompletionServer(too_long) as server, pytest.raises(UserError, match="prompt p-7 does not fit the model"):
