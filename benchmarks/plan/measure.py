@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from alignkit.joining import joined
 from alignkit.modeling.sharding import local, shard
 from alignkit.ops import choose_ops
-from alignkit.processes import gathered, is_first, joined
+from alignkit.processes import gathered, is_first
 from alignkit.recipe import ComponentSpec
 
 MEMORY = Path(__file__).parents[1] / "memory" / "measure.py"

@@ -10,7 +10,7 @@ import click
 from alignkit import __version__
 from alignkit.deprecations import show_deprecations
 from alignkit.errors import AlignkitError, Terminated, out_of_memory, said_by
-from alignkit.processes import end_process
+from alignkit.joining import end_process
 from alignkit.redact import redact
 from alignkit.terminal import say, show_bug
 

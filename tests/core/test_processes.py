@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from alignkit import processes
+from alignkit import joining, processes
 from alignkit.batches import Rollout
 from alignkit.checkpoints import RowFile
 from alignkit.checkpoints.packing import pack, unpack
@@ -50,7 +50,7 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> Any:
     store = Store()
 
     def become(rank: int, count: int) -> None:
-        monkeypatch.setattr(processes, "_group", processes._Group(store, rank, count))
+        monkeypatch.setattr(processes, "_group", processes.Group(store, rank, count))
 
     return become
 
@@ -116,14 +116,14 @@ def test_whoever_waits_for_one_that_has_ended_ends_with_its_status(as_rank: Any)
 def test_a_fault_says_which_process_it_was_in_and_the_others_say_nothing(
     as_rank: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "TALK", 0.0)
-    monkeypatch.setattr(processes.atexit, "register", lambda work, *given: work(*given))
+    monkeypatch.setattr(joining, "TALK", 0.0)
+    monkeypatch.setattr(joining.atexit, "register", lambda work, *given: work(*given))
     as_rank(1, 2)
     fault = Fault("only here", where="somewhere")
-    assert processes._agreed_end(fault) is fault
+    assert joining._agreed_end(fault) is fault
     assert str(fault) == "somewhere: process 1 of 2: only here"
     as_rank(0, 2)
-    ended = processes._agreed_end(RuntimeError("the connection was closed by gloo"))
+    ended = joining._agreed_end(RuntimeError("the connection was closed by gloo"))
     assert isinstance(ended, EndedElsewhere)
     assert (ended.rank, ended.code) == (1, 4)
 
@@ -134,18 +134,18 @@ def test_a_launcher_s_signal_to_those_that_are_left_is_no_end_of_their_own(
     def signalled(*_: Any) -> bool:
         raise Terminated
 
-    monkeypatch.setattr(processes.atexit, "register", lambda *_: None)
+    monkeypatch.setattr(joining.atexit, "register", lambda *_: None)
     as_rank(1, 2)
     ended = EndedElsewhere(0, 2)
-    monkeypatch.setattr(processes, "_within", signalled)
-    assert processes._agreed_end(ended) is ended
+    monkeypatch.setattr(joining, "_within", signalled)
+    assert joining._agreed_end(ended) is ended
 
 
 def test_a_process_that_cannot_join_says_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"process \? of 2, and it cannot join"), processes.joined():
+    with pytest.raises(UserError, match=r"process \? of 2, and it cannot join"), joining.joined():
         pass
 
 

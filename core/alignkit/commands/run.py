@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from alignkit.commands.options import allowed_code, plugin_options
-from alignkit.processes import is_first, joined
+from alignkit.joining import joined
+from alignkit.processes import is_first
 
 
 @click.command("run")

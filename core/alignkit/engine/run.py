@@ -24,8 +24,9 @@ from alignkit.errors import Fault, Paused, UserError
 from alignkit.files import json_safe, read_json, remove_left_overs, write_json
 from alignkit.hooks import notify
 from alignkit.interruption import Interruption
+from alignkit.joining import as_ended
 from alignkit.preflight import before_run, before_step, say
-from alignkit.processes import as_ended, count, heed_others, is_first, on_first, several
+from alignkit.processes import count, heed_others, is_first, on_first, several
 from alignkit.protocols import Step, StepOutput, Tracker, shares_work
 from alignkit.recipe.check import check_recipe, chosen_trackers
 from alignkit.recipe.load import Loaded

@@ -28,11 +28,12 @@ from alignkit.errors import (
     said_by,
     storage_errno,
 )
+from alignkit.joining import is_lost_connection
 from alignkit.loop.config import AskingConfig, RewardFaultsConfig
 from alignkit.loop.rollouts import select_rows, shortened
 from alignkit.loop.scores import WrongFormError, shaped_scores
 from alignkit.loop.time_limit import OverTimeError, within
-from alignkit.processes import is_lost_connection, on_first, several
+from alignkit.processes import on_first, several
 from alignkit.protocols import BatchRelative, ReportsFigures, Scores
 from alignkit.records import plain_text
 from alignkit.redact import redact

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from alignkit import cli
 from alignkit.interruption import SIGNALS
+from alignkit.joining import end_process
 from alignkit.launching import TOGETHER
-from alignkit.processes import end_process
 
 
 def main(folder: Path, argv: list[str]) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 from alignkit import UserError
 from alignkit.engine.ranks import require_same_plugins
 from alignkit.manager import PluginManager
-from alignkit.processes import joined
+from alignkit.joining import joined
 
 manager = PluginManager()
 manager.load(folders=[Path(sys.argv[1])])

@@ -298,7 +298,7 @@ class TestSharedWork:
         """As the first of two processes."""
         asking = guarded(source, retries=2, then="skip")
         asking.shared = True
-        monkeypatch.setattr(processes, "_group", processes._Group(None, 0, 2))
+        monkeypatch.setattr(processes, "_group", processes.Group(None, 0, 2))
         asking.ask(rollout)
 
     def test_it_is_not_asked_again(self, rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
