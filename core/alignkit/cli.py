@@ -15,7 +15,6 @@ from alignkit.redact import redact
 from alignkit.terminal import say, show_bug
 
 INTERRUPTED = 130
-AGAIN = "run the same command again (without --from) to go on"
 COMMANDS = ("run", "check", "plan", "plugins", "new", "schema", "report")
 
 
@@ -85,9 +84,9 @@ def main(argv: list[str] | None = None) -> None:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _fail(f"interrupted; {AGAIN}", INTERRUPTED)
+        _fail(f"interrupted{_how_to_go_on(argv)}", INTERRUPTED)
     except Terminated as error:
-        _fail(f"terminated; {AGAIN}", int(error.code or 0))
+        _fail(f"terminated{_how_to_go_on(argv)}", int(error.code or 0))
     except Exception as error:
         fault = _machines_fault(error)
         if fault is None:
@@ -95,6 +94,12 @@ def main(argv: list[str] | None = None) -> None:
         _fail(f"error: {fault}", fault.exit_status)
     if isinstance(status, int):  # click hands back what ctx.exit(status) was given
         sys.exit(status)
+
+
+def _how_to_go_on(argv: list[str] | None) -> str:
+    """Of a run, whose state is saved."""
+    command = (sys.argv[1:] if argv is None else argv)[:1]
+    return "; run the same command again (without --from) to go on" if command == ["run"] else ""
 
 
 def _machines_fault(error: Exception) -> AlignkitError | None:

@@ -60,7 +60,8 @@ def said(error: "APIStatusError") -> str:
     """What a server says beside its status. Newer clients show no words but those under `message`."""
     body: Any = error.body
     words = (body.get("message") or body.get("detail")) if isinstance(body, dict) else body
-    return error.message if words is None or str(words) in error.message else f"{error.message} - {words}"
+    message = error.message.removeprefix(f"Error code: {error.status_code}").removeprefix(" - ")
+    return message if words is None or str(words) in message else f"{message} - {words}".removeprefix(" - ")
 
 
 def meaning(error: "APIStatusError") -> Meaning:

@@ -73,6 +73,19 @@ def test_a_signal_ends_the_run_with_its_status_and_the_next_run_finishes(
     assert alignkit("run", "acts.yaml", "--from", "act").status == 0
 
 
+@pytest.mark.parametrize(("command", "more"), [("run", "; run the same command again"), ("label", "\n")])
+def test_only_a_run_is_gone_on_with(
+    command: str, more: str, alignkit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alignkit.cli.cli.main", interrupted)
+    result = alignkit(command, "x")
+    assert result.status == 130
+    assert result.err.startswith(f"interrupted{more}")
+
+
 def test_help_lists_every_command(alignkit: Command) -> None:
     result = alignkit("--help")
     assert result.status == 0
