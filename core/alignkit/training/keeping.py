@@ -17,7 +17,7 @@ from alignkit.context import StepContext
 from alignkit.errors import UserError, did_you_mean
 from alignkit.files import atomic_folder, read_json, write_json
 from alignkit.hooks import notify
-from alignkit.processes import is_first
+from alignkit.processes import is_first, on_first
 from alignkit.protocols import State
 from alignkit.training.config import DataTrainingConfig, KeepBestConfig
 
@@ -113,15 +113,16 @@ class Keeper:
     def _write(self, name: str, note: Mapping[str, Any]) -> None:
         """A model folder with its note, complete or not at all; listeners learn of it."""
         folder = self._context.folder / name
-        if not is_first():  # takes part in gathering what the first one writes
+        if is_first():
+            with atomic_folder(folder) as temp:
+                temp.rmdir()  # a policy makes its folder itself
+                self._save(temp)
+                write_json(temp / NOTE, note)
+        else:  # takes part in gathering what the first one writes
             self._save(folder)
-            return
-        with atomic_folder(folder) as temp:
-            temp.rmdir()  # a policy makes its folder itself
-            self._save(temp)
-            write_json(temp / NOTE, note)
-        context = self._context
-        notify(context.manager, "alignkit_checkpoint", run=context.run, step_id=context.step_id, folder=folder)
+        context, about = self._context, {"run": self._context.run, "step_id": self._context.step_id, "folder": folder}
+        # The others wait as long as a listener takes, who may send the model somewhere.
+        on_first(lambda: notify(context.manager, "alignkit_checkpoint", **about))
 
 
 def _folder_of(index: int) -> str:
