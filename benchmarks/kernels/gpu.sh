@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything about the kernels that needs a GPU, in one call of about ten minutes: tests, every op, other libraries.
+# Every test that needs a GPU, and the kernels: every op, other libraries; in one call of about ten minutes.
 #
 #   bash benchmarks/kernels/gpu.sh OUT [WHEELS]
 #
@@ -11,7 +11,7 @@ mkdir -p "$out"
 flagship=(fused_linear_policy_loss linear_logprob token_logprob)
 
 nvidia-smi > "$out/gpu.txt" 2>&1
-python -m pytest -q -m gpu tests/kernels 2>&1 | tee "$out/tests.txt" | tail -n 15
+python -m pytest -q -m gpu tests 2>&1 | tee "$out/tests.txt" | tail -n 15
 alignkit bench --json "$out/bench.json" --plot "$out/bench.png"
 alignkit bench "${flagship[@]}" --mask 0.5 --json "$out/bench_masked.json"
 alignkit bench "${flagship[@]}" --shape V=151936 --shape T=32768 --impl triton --json "$out/bench_large.json"

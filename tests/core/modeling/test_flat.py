@@ -64,18 +64,18 @@ def make(kind: str, config: dict[str, Any]) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **config)).eval()
 
 
-def make_batch(lengths: tuple[int, ...] = LENGTHS, pad: int = 0) -> TokenBatch:
+def make_batch(lengths: tuple[int, ...] = LENGTHS, pad: int = 0, device: str = "cpu") -> TokenBatch:
     rows = [
         Row([5 + (3 * t + 11 * b) % 90 for t in range(n)], [False] + [True] * (n - 1)) for b, n in enumerate(lengths)
     ]
-    return TokenBatch.from_rows(rows, pad)
+    return TokenBatch.from_rows(rows, pad, device)
 
 
 def run(model: Any, batch: TokenBatch, way: Callable[..., Any], **options: Any) -> tuple[Any, dict[str, Any]]:
     """States of the real tokens and gradients of something made of them."""
     model.zero_grad()
     states_NH = way(model, batch, **options)[batch.mask_BT]
-    (states_NH.sin() * torch.linspace(-1, 1, states_NH.shape[1])).sum().backward()
+    (states_NH.sin() * torch.linspace(-1, 1, states_NH.shape[1], device=states_NH.device)).sum().backward()
     return states_NH.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
@@ -384,3 +384,21 @@ def test_torchs_kernel_is_used_only_where_it_was_built(monkeypatch: pytest.Monke
     for built in (False, True):
         monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda built=built: built)
         assert (flat._varlen_function.__wrapped__()[0] is not None) == built
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", FLAT)
+def test_on_a_gpu_in_16_bits_it_is_as_exact_as_padded(kind: str) -> None:
+    exact = run(make(kind, FLAT[kind]), make_batch(), backbone._padded)
+    model, batch = make(kind, FLAT[kind]).cuda(), make_batch(device="cuda")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        padded, found = run(model, batch, backbone._padded), run(model, batch, hidden_states)
+    assert distance(found[0], exact[0]) < 2 * distance(padded[0], exact[0]) + 1e-3
+    for name, gradient in exact[1].items():
+        assert distance(found[1][name], gradient) < 2 * distance(padded[1][name], gradient) + 1e-3, name
+
+
+def distance(x: torch.Tensor, exact: torch.Tensor) -> float:
+    """Root of the mean squared error, in units of the exact one's root mean square."""
+    return float((x.cpu().double() - exact).norm() / exact.norm())

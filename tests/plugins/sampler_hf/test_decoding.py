@@ -90,6 +90,22 @@ class TestModels:
             assert tuple(whole[len(prompt) :]) == completion
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("captured", [False, True], ids=["eager", "graph"])
+@pytest.mark.parametrize("name", MODELS)
+def test_on_a_gpu_log_probs_are_those_of_plain_forward_passes_on_a_cpu(name: str, captured: bool) -> None:
+    policy = policy_of(name)
+    policy.module.cuda()
+    rollout = HFSampler(64, captured=captured).rollout(policy, prompts(), Sampling(max_length=40), seed=1)
+    policy.module.cpu()
+    assert rollout.sampler_logp_BT is not None
+    for b, (prompt, completion) in enumerate(zip(rollout.prompt_ids, rollout.completion_ids, strict=True)):
+        plain_T = plain_logps(policy, prompt + completion)[len(prompt) - 1 :]
+        found_T = rollout.sampler_logp_BT[b, : len(completion)].double()
+        assert torch.allclose(found_T, plain_T, atol=1e-3), (found_T - plain_T).abs().max()
+
+
 def stopping_policy() -> CausalLM:
     """One token in ten ends a completion, so that rows end at all times."""
     policy = make_policy("llama", spread=0.1)
