@@ -156,7 +156,7 @@ def run_recipe(*_, **__):
     summed(torch.zeros(1))
 alignkit.engine.run_recipe = run_recipe
 show = alignkit.cli.show_bug
-alignkit.cli.show_bug = lambda *given: (time.sleep(1.5), show(*given))
+alignkit.cli.show_bug = lambda *given: (time.sleep(4), show(*given))
 """
 # A run whose steps are done by the first process alone, while the other comes to an error.
 ALONE = """
