@@ -61,7 +61,7 @@ def end_process(work: Callable[[], int | None]) -> NoReturn:
             raise
         if not isinstance(error, SystemExit):
             sys.excepthook(type(error), error, error.__traceback__)
-        status = _status_of(error)
+        status = status_of(error)
     if not _started:
         sys.exit(status)
     atexit._run_exitfuncs()
@@ -139,7 +139,7 @@ def _agreed_end(error: BaseException) -> BaseException:
         if group.rank != 0:  # the first speaks if it has the same to say
             _within(group, TALK, group.has_ended)
         try:
-            own = f"{group.rank} {_status_of(error)}"
+            own = f"{group.rank} {status_of(error)}"
             if group.store.compare_set(ENDED, "", own).decode() == own:
                 atexit.register(_see_off, group, True)
                 return _with_rank(error, group)
@@ -193,7 +193,8 @@ def _with_rank(error: BaseException, group: Group) -> BaseException:
     return error
 
 
-def _status_of(error: BaseException) -> int:
+def status_of(error: BaseException) -> int:
+    """The exit status of a process that ends with it."""
     if isinstance(error, AlignkitError):
         return error.exit_status
     if isinstance(error, KeyboardInterrupt):

@@ -49,7 +49,8 @@ def planted(contract: type[ComponentContract], faults: Sequence[Fault]) -> dict[
             **dict.fromkeys(others),
         }
         assert name not in classes, f"two faults of {fault.check}: give them names"
-        expected = pytest.mark.xfail(strict=True, raises=(AssertionError, pytest.fail.Exception))
+        found = (AssertionError, pytest.fail.Exception)
+        expected = pytest.mark.xfail(strict=True, raises=found, reason="the planted fault has to be found")
         classes[name] = expected(type(name, (contract,), attributes))
     return classes
 

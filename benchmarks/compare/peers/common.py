@@ -80,6 +80,22 @@ def _is_number(value: Any) -> bool:
     return True
 
 
+def train_on_rows(
+    job: argparse.Namespace, trainer_class: Any, config_class: Any, model: Any, tokenizer: Any, **options: Any
+) -> None:
+    """Train on the task's rows in their order; write what was measured, with the tokens of each batch."""
+    trainer = trainer_class(
+        model=model,
+        args=config_class(max_steps=job.steps, train_sampling_strategy="sequential", **options, **trainer_options(job)),
+        train_dataset=rows(job),
+        processing_class=tokenizer,
+        callbacks=[steps()],
+    )
+    tokens = count_tokens(trainer, tokenizer.pad_token_id)
+    trainer.train()
+    METER.write(job.json, tokens=tokens)
+
+
 def count_tokens(trainer: Any, pad_id: int) -> list[int]:
     """Tokens of each batch that the trainer is fed, padding left out; filled while it runs."""
     found: list[int] = []

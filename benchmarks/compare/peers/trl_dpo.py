@@ -1,6 +1,6 @@
 """TRL's DPOTrainer on rows {prompt, chosen, rejected}: it tokenises them itself."""
 
-from common import METER, arguments, count_tokens, rows, steps, trainer_options, watch
+from common import arguments, train_on_rows, watch
 
 
 def main() -> None:
@@ -11,16 +11,8 @@ def main() -> None:
 
     watch(LlamaModel)
     tokenizer = AutoTokenizer.from_pretrained(job.model)
-    trainer = DPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(job.model, dtype="float32"),
-        args=DPOConfig(max_steps=job.steps, train_sampling_strategy="sequential", beta=0.1, **trainer_options(job)),
-        train_dataset=rows(job),
-        processing_class=tokenizer,
-        callbacks=[steps()],
-    )
-    tokens = count_tokens(trainer, tokenizer.pad_token_id)
-    trainer.train()
-    METER.write(job.json, tokens=tokens)
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype="float32")
+    train_on_rows(job, DPOTrainer, DPOConfig, model, tokenizer, beta=0.1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """TRL's RewardTrainer on rows {chosen_ids, rejected_ids}."""
 
-from common import METER, arguments, count_tokens, rows, steps, trainer_options, watch
+from common import arguments, train_on_rows, watch
 
 
 def main() -> None:
@@ -11,16 +11,8 @@ def main() -> None:
 
     watch(LlamaModel)
     tokenizer = AutoTokenizer.from_pretrained(job.scorer)
-    trainer = RewardTrainer(
-        model=AutoModelForSequenceClassification.from_pretrained(job.scorer, num_labels=1, dtype="float32"),
-        args=RewardConfig(max_steps=job.steps, train_sampling_strategy="sequential", **trainer_options(job)),
-        train_dataset=rows(job),
-        processing_class=tokenizer,
-        callbacks=[steps()],
-    )
-    tokens = count_tokens(trainer, tokenizer.pad_token_id)
-    trainer.train()
-    METER.write(job.json, tokens=tokens)
+    model = AutoModelForSequenceClassification.from_pretrained(job.scorer, num_labels=1, dtype="float32")
+    train_on_rows(job, RewardTrainer, RewardConfig, model, tokenizer)
 
 
 if __name__ == "__main__":

@@ -197,7 +197,6 @@ class _Run:
 
     def _output(self, step: StepSpec, built: Step, context: StepContext) -> StepOutput:
         """What the step gives: done by all processes, if it shares its work, else by the first while others wait."""
-
         outputs: list[StepOutput] = []
 
         def work() -> None:

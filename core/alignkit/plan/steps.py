@@ -23,7 +23,7 @@ from alignkit.training.rollout_config import RolloutTrainingConfig
 if TYPE_CHECKING:
     from alignkit.context import BuildContext
 
-SIDES = 2  # of a preference
+SIDES = 2  # of a preference, and of a comparison
 ALONE = "by the first process alone"
 
 
@@ -190,14 +190,16 @@ class Planner:
         limit, at_once = getattr(config, "limit", None), self._at_once(config)
         each = at_once if limit is None else limit * getattr(config, "samples_per_prompt", 1)
         parts = [frozen("model", shape, traits.width), cache(shape, min(each, at_once), prompt + answer, traits.width)]
-        count = each
-        if getattr(config, "against", None) is not None:
+        compared = getattr(config, "against", None) is not None
+        if compared:
             parts.append(frozen("model compared with", shape, traits.width))
-            count = each if limit is None else SIDES * each
-        said += () if limit is not None else ("how many batches, the data says",)
+        whole = limit is not None
+        count = SIDES * each if whole and compared else each
         work = sampling(held, Rows(count, prompt, 0), answer, at_once)
-        per, units = (f"{count} completions", 1) if limit is not None else (f"batch of {count} completions", None)
-        return StepPlan(step.id, step.step, per, units, tuple(parts), (work,), (*said, ALONE))
+        return StepPlan(
+            step.id, step.step, f"{'' if whole else 'batch of '}{count} completions", 1 if whole else None,
+            tuple(parts), (work,), (*said, ALONE) if whole else (*said, "how many batches, the data says", ALONE),
+        )  # fmt: skip
 
     def _drawn(self, policy: Held, config: Any, prompt: int, answer: int) -> Work:
         return sampling(policy, Rows(config.batch_size, prompt, 0), answer, self._at_once(config))

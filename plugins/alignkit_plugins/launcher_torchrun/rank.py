@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alignkit import cli
 from alignkit.interruption import SIGNALS
-from alignkit.joining import end_process
+from alignkit.joining import end_process, status_of
 from alignkit.launching import TOGETHER
 
 
@@ -23,10 +23,8 @@ def main(folder: Path, argv: list[str]) -> int:
     try:
         cli.main(argv)
         status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:  # once more, while the first was being answered
-        status = cli.INTERRUPTED
+    except (SystemExit, KeyboardInterrupt) as end:  # Ctrl-C once more, while the first was being answered
+        status = status_of(end)
     for number in SIGNALS:  # what is left to do takes no time
         signal.signal(number, signal.SIG_IGN)
     note(folder / f"{rank}.status", status)
